@@ -1,0 +1,57 @@
+"""The thread boundary: the one way by which blocking work leaves the reactor thread.
+
+Every user gets its own `Threads` with its own cap, so that slow engine calls never keep the resolver
+(which shares the reactor's pool) or the database waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Blocking(Protocol):
+    """Where blocking calls go."""
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `function` outside the reactor thread; its result or its exception comes back."""
+
+    def stop(self) -> None:
+        """Wait for what runs and end; later calls fail."""
+
+
+class Threads:
+    """Blocking calls in a pool of their own.
+
+    limit: how many run at once; with 1, calls run one after another in the order they were made.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads, name: str, limit: int) -> None:
+        self._reactor = reactor
+        self._pool = ThreadPool(minthreads=0, maxthreads=limit, name=name)
+        self._pool.start()
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        done: Deferred[T] = deferToThreadPool(self._reactor, self._pool, function, *args, **kwargs)
+        return await done
+
+    def stop(self) -> None:
+        self._pool.stop()
+
+
+class Inline:
+    """For unit tests: the call runs at once, in the caller's thread."""
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return function(*args, **kwargs)
+
+    def stop(self) -> None:
+        """Nothing runs."""

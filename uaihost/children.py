@@ -1,0 +1,173 @@
+"""Child processes on the host: argument list in, output out, the whole group ended at a deadline.
+
+A child leads a process group of its own, so that what it started ends with it. The order of an end is
+TERM, a grace, KILL; output beyond its limit is read and thrown away, so that no child blocks on a pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+from twisted.internet import error
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.process import Process
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+
+# Between TERM and KILL, seconds: git removes its lock files within one.
+GRACE = 5.0
+
+
+@attrs.frozen
+class Finished:
+    """How a child ended.
+
+    status: its exit status, or minus the number of the signal that ended it.
+    out, err: what it printed, up to the limit given; `truncated` says whether more was thrown away.
+    timed_out: it was ended by us at its deadline.
+    """
+
+    status: int
+    out: bytes
+    err: bytes
+    truncated: bool
+    timed_out: bool
+
+
+class _GroupLeader(Process):
+    """A process in a group of its own; only then can a signal reach all that it started."""
+
+    def _trySpawnInsteadOfFork(self, *args: Any, **kwargs: Any) -> bool:
+        return False  # Twisted's posix_spawn path has no room for the process group.
+
+    def _setupChild(self, *args: Any, **kwargs: Any) -> None:
+        os.setpgid(0, 0)
+        super()._setupChild(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+
+class _Child(ProcessProtocol):
+    def __init__(
+        self, reactor: Any, stdin: bytes, limit: int, on_err: Callable[[bytes], None] | None
+    ) -> None:
+        self.reactor = reactor
+        self.stdin = stdin
+        self.limit = limit
+        self.on_err = on_err
+        self.out = bytearray()
+        self.err = bytearray()
+        self.truncated = False
+        self.timed_out = False
+        self.done: Deferred[Finished] = Deferred(self._cancelled)
+        self.timers: list[IDelayedCall] = []
+        self.group: int | None = None
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.group = self.transport.pid
+        if self.stdin:
+            self.transport.write(self.stdin)
+        self.transport.closeStdin()
+
+    def outReceived(self, data: bytes) -> None:
+        self._keep(self.out, data)
+
+    def errReceived(self, data: bytes) -> None:
+        self._keep(self.err, data)
+        if self.on_err is not None:
+            self.on_err(data)
+
+    def processEnded(self, reason: Failure) -> None:
+        self.group = None
+        for timer in self.timers:
+            if timer.active():
+                timer.cancel()
+        value = reason.value
+        if isinstance(value, error.ProcessDone):
+            status = 0
+        elif isinstance(value, error.ProcessTerminated):
+            status = -value.signal if value.signal else int(value.exitCode or 0)
+        else:
+            self.done.errback(reason)
+            return
+        if not self.done.called:
+            self.done.callback(
+                Finished(status, bytes(self.out), bytes(self.err), self.truncated, self.timed_out)
+            )
+
+    def deadline(self) -> None:
+        self.timed_out = True
+        self.end()
+
+    def end(self) -> None:
+        self._signal(signal.SIGTERM)
+        self.timers.append(self.reactor.callLater(GRACE, self._signal, signal.SIGKILL))
+
+    def _cancelled(self, _: Deferred[Finished]) -> None:
+        self.end()
+
+    def _signal(self, number: int) -> None:
+        # The group's number stays taken while one member lives, even when its leader is gone.
+        if self.group is not None:
+            try:
+                os.killpg(self.group, number)
+            except ProcessLookupError:
+                pass
+
+    def _keep(self, buffer: bytearray, data: bytes) -> None:
+        room = self.limit - len(buffer)
+        if len(data) > room:
+            self.truncated = True
+            data = data[: max(room, 0)]
+        buffer += data
+
+
+async def run(
+    reactor: Any,
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: str | None = None,
+    stdin: bytes = b"",
+    timeout: float,
+    limit: int = 1 << 20,
+    on_err: Callable[[bytes], None] | None = None,
+    uid: int | None = None,
+    gid: int | None = None,
+) -> Finished:
+    """Run `argv` (no shell) to its end.
+
+    Args:
+        reactor: spawns, watches the pipes and keeps the time.
+        env: the whole environment of the child; nothing of ours is passed on.
+        cwd: its working directory.
+        stdin: what it reads before end of file.
+        timeout: seconds until it is ended; `Finished.timed_out` then says so.
+        limit: bytes of output kept of each stream.
+        on_err: is given each piece of standard error as it comes, for progress.
+        uid, gid: run as another user; needs root.
+
+    Raises:
+        FileNotFoundError: there is no such program.
+    """
+    program = shutil.which(argv[0], path=env.get("PATH", os.defpath))
+    if program is None:
+        raise FileNotFoundError(f"{argv[0]} is not installed")
+    child = _Child(reactor, stdin, limit, on_err)
+    _GroupLeader(  # type: ignore[no-untyped-call]
+        reactor,
+        os.fsencode(program),
+        [os.fsencode(word) for word in argv],
+        {os.fsencode(k): os.fsencode(v) for k, v in env.items()},
+        None if cwd is None else os.fsencode(cwd),
+        child,
+        uid,
+        gid,
+    )
+    child.timers.append(reactor.callLater(timeout, child.deadline))
+    return await child.done

@@ -1,0 +1,244 @@
+"""What the rooms know of one another: each protocol here is provided by one room and used by others.
+
+Structural (`typing.Protocol`), so that a room can be built and tested with a verified fake of its neighbours.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeVar
+
+import attrs
+from twisted.internet.interfaces import IPushProducer
+
+from uaihost.wire.events import Event, Fleeting
+
+T = TypeVar("T")
+
+
+# ---- state and journal ------------------------------------------------------------------------------------
+
+
+class Store(Protocol):
+    """The database (state.database)."""
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """`work` in one transaction, in the database's own thread; calls run in the order they were made."""
+
+
+@attrs.frozen
+class Entry:
+    """Something to be sent to the bridge, in order.
+
+    seq: the row's number, growing; None for what is fleeting and has no row.
+    kind: what `payload`, a JSON object in UTF-8, is: an event, or a whole `result` frame.
+    """
+
+    seq: int | None
+    kind: Literal["event", "result"]
+    payload: bytes
+
+
+class Journal(Protocol):
+    """Write-ahead: what happened is a row before anybody hears of it (uaihost.events)."""
+
+    async def record(self, *events: Event, write: Callable[[sqlite3.Connection], T]) -> T:
+        """In one transaction `write` and a row per event; then, in order, every listener is told.
+
+        Returns what `write` returned. If the transaction fails nothing is stored and nobody is told.
+        """
+
+    async def emit(self, *events: Event) -> None:
+        """`record` with nothing else to write."""
+
+    def fleeting(self, event: Fleeting) -> None:
+        """Tell the listeners now; nothing is stored."""
+
+    def subscribe(self, listener: Callable[[Entry], None]) -> Callable[[], None]:
+        """`listener` hears every later entry, in order; the result ends that. It must not wait or raise."""
+
+
+# ---- link and tunnels -------------------------------------------------------------------------------------
+
+
+class Outlet(Protocol):
+    """One tunnel's ordered way to the other end of the link (link.outbound).
+
+    Frames and data leave in the order they were given, so a close cannot overtake data. The link takes turns
+    between outlets; a registered producer is paused while this outlet's share of memory is full.
+    """
+
+    def frame(self, payload: bytes) -> None:
+        """One text message (an encoded frame)."""
+
+    def write(self, data: bytes) -> None:
+        """Bytes of the tunnel: a `tunnel.data` frame and one binary message, never separated."""
+
+    def finish(self, payload: bytes) -> None:
+        """The last frame; the outlet is forgotten once it has left."""
+
+    def discard(self) -> None:
+        """Throw away what has not left and forget the outlet. Nothing is sent any more."""
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:  # noqa: N802
+        """`producer` is paused and resumed as room comes and goes."""
+
+    def unregisterProducer(self) -> None:  # noqa: N802
+        """It is not paused or resumed any more."""
+
+
+class LinkInput(Protocol):
+    """The reading side of the socket to the bridge (link.session)."""
+
+    def hold(self, reason: object) -> None:
+        """Stop reading from the socket until every reason is released. Messages already read still arrive."""
+
+    def release(self, reason: object) -> None:
+        """Withdraw one reason."""
+
+
+@attrs.frozen
+class Address:
+    """Where a tunnel's upstream listens."""
+
+    host: str
+    port: int
+
+
+class Targets(Protocol):
+    """From a task's names to addresses, answered at once from memory (tunnels.targets)."""
+
+    def resolve(self, task_id: str, target: str, name: str | None) -> Address | None:
+        """The address of the task's editor or of its preview `name`; None when there is none."""
+
+
+# ---- containers -------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Mount:
+    source: str
+    target: str
+    read_only: bool = False
+
+
+@attrs.frozen
+class Limits:
+    """memory: bytes, also the limit of memory and swap together; cpus: cores; pids: processes."""
+
+    memory: int = 4 << 30
+    cpus: float = 2.0
+    pids: int = 1024
+
+
+@attrs.frozen
+class Launch:
+    """What a task's container is made from.
+
+    ports: container ports to publish on 127.0.0.1, each on a host port that the engine chooses.
+    env: for every process in it; no secret belongs here, since `docker inspect` shows it.
+    """
+
+    task_id: str
+    image: str
+    uid: int
+    gid: int
+    mounts: tuple[Mount, ...]
+    ports: tuple[int, ...]
+    env: Mapping[str, str] = attrs.field(factory=dict)
+    limits: Limits = attrs.field(factory=Limits)
+
+
+@attrs.frozen
+class Container:
+    """A task's container as the engine sees it now.
+
+    state: created, running, paused, restarting, exited or dead; ports: container port to host port, only
+    while it runs; started_at: milliseconds since the epoch.
+    """
+
+    id: str
+    task_id: str
+    state: str
+    ports: Mapping[int, int]
+    started_at: int | None = None
+    exit_code: int | None = None
+    out_of_memory: bool = False
+
+
+@attrs.frozen
+class Usage:
+    """memory: bytes without the page cache, as the engine's own tools show it."""
+
+    memory: int
+    cpu_percent: float
+
+
+@attrs.frozen
+class Ran:
+    """The end of a command that ran in a container."""
+
+    status: int
+    out: bytes
+    err: bytes
+
+
+class Engine(Protocol):
+    """The container engine (containers.daemon). Every call may raise HostError `unavailable`."""
+
+    async def ping(self) -> str:
+        """The engine's version."""
+
+    async def launch(self, launch: Launch) -> Container:
+        """The task's container, made with its network and started; one that exists is started and returned.
+
+        A failure leaves neither container nor network behind.
+        """
+
+    async def find(self, task_id: str) -> Container | None:
+        """The task's container, or None."""
+
+    async def all(self) -> list[Container]:
+        """Every container of this host's tasks."""
+
+    async def remove(self, task_id: str) -> None:
+        """End and remove the task's container and network; what is not there is no error."""
+
+    async def usage(self, task_id: str) -> Usage:
+        """What it uses now; HostError `not_found` when it does not run."""
+
+    async def execute(
+        self,
+        task_id: str,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> Ran:
+        """Run a short command in it as its user and wait for its end."""
+
+    async def start_process(
+        self,
+        task_id: str,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+    ) -> None:
+        """Start a command in it that goes on by itself, detached from the daemon."""
+
+    async def log_tail(self, task_id: str, lines: int) -> str:
+        """The last lines that its first process printed."""
+
+
+# ---- agents and channel -----------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class AgentStatus:
+    id: str
+    state: str
+
+
+Json = dict[str, Any]
