@@ -81,10 +81,10 @@ class Outlet(Protocol):
     def discard(self) -> None:
         """Throw away what has not left and forget the outlet. Nothing is sent any more."""
 
-    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:  # noqa: N802
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
         """`producer` is paused and resumed as room comes and goes."""
 
-    def unregisterProducer(self) -> None:  # noqa: N802
+    def unregisterProducer(self) -> None:
         """It is not paused or resumed any more."""
 
 
