@@ -1,1 +1,1 @@
-"""The tests mirror the tree; what needs an engine, other programs or real time is under integration/ and browser/."""
+"""The tests mirror the tree; integration/ and browser/ need an engine, other programs or real time."""
