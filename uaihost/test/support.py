@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings, strategies
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 __all__ = ["given", "settings", "short_folder", "strategies"]
 
@@ -23,7 +23,7 @@ settings.register_profile(
 settings.load_profile("uaihost")
 
 
-def short_folder(case: TestCase) -> Path:
+def short_folder(case: SynchronousTestCase) -> Path:
     """A fresh folder with a short path (Unix socket names hold 107 bytes), removed after the test."""
     folder = Path(tempfile.mkdtemp(prefix="uai-", dir="/tmp"))
     case.addCleanup(shutil.rmtree, folder, ignore_errors=True)

@@ -1,0 +1,125 @@
+"""The local API: what the owner's own programs on this machine may ask of the running daemon.
+
+Two doors lead to it. The Unix socket in the data folder (mode 0600: the daemon's user alone) serves
+everything; the TCP port on 127.0.0.1, which any local user and any web page can reach, serves what only
+reads, to requests that name this machine as their host (a guard against DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from klein import Klein
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.web.http import Request
+from twisted.web.server import Site
+
+from uaihost.errors import ErrorCode, HostError
+
+log = Logger()
+
+# A request to this API is a few names and numbers.
+MAX_BODY = 64 << 10
+
+_STATUS = {
+    ErrorCode.INVALID_ARGS: 400,
+    ErrorCode.NOT_FOUND: 404,
+    ErrorCode.CONFLICT: 409,
+    ErrorCode.TOO_LARGE: 413,
+    ErrorCode.UNAVAILABLE: 503,
+}
+
+
+class Daemon(Protocol):
+    """What the API needs of the running host."""
+
+    def status(self) -> dict[str, Any]:
+        """What is going on, as JSON-able values."""
+
+    async def expose(self, task_id: str, ports: Mapping[str, int]) -> None:
+        """Make ports of this machine previews of a task that has no container."""
+
+    async def unexpose(self, task_id: str) -> None:
+        """End that."""
+
+
+class LocalApi:
+    """The routes; `readable_only` leaves out whatever changes something."""
+
+    app = Klein()
+
+    def __init__(self, daemon: Daemon, *, readable_only: bool) -> None:
+        self._daemon = daemon
+        self._readable_only = readable_only
+
+    def site(self, reactor: IReactorTime) -> Site:
+        return Site(self.app.resource(), reactor=reactor)
+
+    @app.route("/healthz", methods=["GET"])
+    def healthz(self, request: Request) -> bytes:
+        return self._answer(request, lambda: {"ok": True})
+
+    @app.route("/api/status", methods=["GET"])
+    def status(self, request: Request) -> bytes:
+        return self._answer(request, self._daemon.status)
+
+    @app.route("/api/exposed/<task_id>", methods=["PUT"])
+    async def expose(self, request: Request, task_id: str) -> bytes:
+        try:
+            self._guard(request, changes=True)
+            await self._daemon.expose(task_id, _ports(request))
+        except HostError as error:
+            return _refuse(request, error)
+        return _json(request, {})
+
+    @app.route("/api/exposed/<task_id>", methods=["DELETE"])
+    async def unexpose(self, request: Request, task_id: str) -> bytes:
+        try:
+            self._guard(request, changes=True)
+            await self._daemon.unexpose(task_id)
+        except HostError as error:
+            return _refuse(request, error)
+        return _json(request, {})
+
+    def _answer(self, request: Request, value: Any) -> bytes:
+        try:
+            self._guard(request, changes=False)
+            return _json(request, value())
+        except HostError as error:
+            return _refuse(request, error)
+
+    def _guard(self, request: Request, *, changes: bool) -> None:
+        if not self._readable_only:
+            return
+        if changes:
+            raise HostError(ErrorCode.UNAVAILABLE, "this door only reads; use the `uaihost` command")
+        host = (request.getHeader("host") or "").rsplit(":", 1)[0].lower()
+        if host not in ("localhost", "127.0.0.1"):
+            raise HostError(ErrorCode.INVALID_ARGS, "open this page as http://127.0.0.1:<port>/")
+
+
+def _ports(request: Request) -> dict[str, int]:
+    assert request.content is not None
+    body = request.content.read(MAX_BODY + 1)
+    try:
+        ports = json.loads(body)["ports"] if len(body) <= MAX_BODY else None
+        if isinstance(ports, dict) and all(type(port) is int for port in ports.values()):
+            return ports
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise HostError(ErrorCode.INVALID_ARGS, 'expected {"ports": {"NAME": PORT}}')
+
+
+def _json(request: Request, value: Any) -> bytes:
+    request.setHeader("Content-Type", "application/json")
+    request.setHeader("Cache-Control", "no-store")
+    request.setHeader("X-Content-Type-Options", "nosniff")
+    return json.dumps(value).encode()
+
+
+def _refuse(request: Request, error: HostError) -> bytes:
+    request.setResponseCode(_STATUS.get(error.code, 500))
+    return _json(request, {"error": {"code": error.code.value, "message": error.message}})
