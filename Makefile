@@ -1,0 +1,26 @@
+# What a person types. `make up` and `make test` set up all they need.
+.PHONY: up demo setup test lint unit integration browser bench coverage clean
+
+up: setup            ## set everything up and run bridge, host and page; prints the page's link
+	@exec .venv/bin/uaihost up
+
+demo: setup          ## play the tour without a person; fails if any step is not seen
+	@exec .venv/bin/uaihost demo
+
+setup:               ## .venv with everything
+	@scripts/setup
+
+test: setup          ## every test
+	@.venv/bin/python scripts/test lint unit integration browser
+
+lint unit integration browser: setup
+	@.venv/bin/python scripts/test $@
+
+bench: setup         ## the tunnel's figures; see benchmarks/README.md
+	@.venv/bin/python benchmarks/tunnel.py
+
+coverage: setup      ## lines and branches that the unit tests reach
+	@.venv/bin/python -m coverage run -m twisted.trial --temp-directory .cache/trial-coverage $$(.venv/bin/python scripts/test --list unit) && .venv/bin/python -m coverage report
+
+clean:               ## everything that `make` made here
+	rm -rf .venv .cache .mypy_cache .ruff_cache .hypothesis _trial_temp* build dist artifacts *.egg-info

@@ -1,0 +1,134 @@
+"""Verbs about this machine's host: what it does, and ports of this machine as previews.
+
+They speak to the running daemon over its Unix socket; `expose` and `unexpose` also work without one, on the
+database itself, under the lock that keeps two daemons apart.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Coroutine
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import click
+
+from uaihost import config
+from uaihost.app import offline_exposures
+from uaihost.errors import ErrorCode, HostError
+from uaihost.paths import Folders
+
+T = TypeVar("T")
+
+
+def settings() -> config.Settings:
+    """The settings as the environment and the TOML file have them."""
+    return config.load({}, os.environ, home=Path.home(), root=os.geteuid() == 0)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="The daemon's answer as it is.")
+def status(as_json: bool) -> None:
+    """Show what the host on this machine is doing."""
+    answer = ask(Folders(settings().data_dir).control_socket, "GET", "/api/status")
+    if answer is None:
+        raise HostError(ErrorCode.UNAVAILABLE, "no host is running here; start one with `uaihost up`")
+    if as_json:
+        click.echo(json.dumps(answer, indent=2))
+        return
+    bridge = answer["bridge"]
+    click.echo(f"host    {answer['hostId']}  (uaihost {answer['version']})")
+    click.echo(
+        f"bridge  {bridge['url']}  {bridge['state']}" + (f": {bridge['reason']}" if bridge["reason"] else "")
+    )
+    click.echo(f"outbox  {answer['outbox']} waiting     tunnels {answer['tunnels']} open")
+    for task in answer["tasks"]:
+        ports = " ".join(f"{port['name']}={port['hostPort']}" for port in task["previewPorts"])
+        click.echo(f"task    {task['id']}  {task['status']}  {ports}")
+
+
+@click.command()
+@click.option("--task", "task_id", required=True, help="The name of the task: letters, digits, - and _.")
+@click.argument("ports", nargs=-1, required=True, metavar="NAME=PORT...")
+def expose(task_id: str, ports: tuple[str, ...]) -> None:
+    """Make ports served on this machine previews of a task without a container.
+
+    The name `editor` is reached as the task's editor, every other name as a preview.
+    """
+    wanted = dict(_port(text) for text in ports)
+    if len(wanted) != len(ports):
+        raise click.UsageError("a name stands twice")
+    folders = Folders(settings().data_dir)
+    path = f"/api/exposed/{quote(task_id, safe='')}"
+    if ask(folders.control_socket, "PUT", path, {"ports": wanted}) is None:
+        run_now(offline_exposures(folders).expose(task_id, wanted))
+    for name, port in wanted.items():
+        click.echo(f"{task_id}: {name} -> 127.0.0.1:{port}")
+
+
+@click.command()
+@click.argument("task_id", metavar="ID")
+def unexpose(task_id: str) -> None:
+    """Take back what `expose` made of a task."""
+    folders = Folders(settings().data_dir)
+    if ask(folders.control_socket, "DELETE", f"/api/exposed/{quote(task_id, safe='')}") is None:
+        run_now(offline_exposures(folders).unexpose(task_id))
+    click.echo(f"{task_id}: not exposed any more")
+
+
+def ask(control: Path, method: str, path: str, body: Any = None) -> Any:
+    """The daemon's answer, or None when no daemon runs.
+
+    Raises:
+        HostError: the daemon refused, with its own sentence.
+    """
+    connection = _UnixConnection(control)
+    try:
+        connection.request(method, path, body=None if body is None else json.dumps(body))
+        answer = json.loads(connection.getresponse().read())
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    except PermissionError:
+        raise HostError(
+            ErrorCode.UNAVAILABLE,
+            f"{control} belongs to another user; run this as the user that runs the host",
+        ) from None
+    finally:
+        connection.close()
+    if "error" in answer:
+        raise HostError(ErrorCode(answer["error"]["code"]), answer["error"]["message"])
+    return answer
+
+
+def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that waits for nothing, because its blocking calls are made inline."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    raise AssertionError("it waited")
+
+
+def _port(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    if not name or not number.isascii() or not number.isdigit() or not 1 <= int(number) <= 65535:
+        raise click.UsageError(f"{text!r} is not NAME=PORT with a port from 1 to 65535")
+    return name, int(number)
+
+
+class _UnixConnection(HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=30)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(30)
+        self.sock.connect(str(self._path))

@@ -1,0 +1,32 @@
+"""The `uaihost` command: its verbs, one file per group."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from uaihost import __version__
+from uaihost.cli.demo import demo
+from uaihost.cli.local import expose, status, unexpose
+from uaihost.cli.up import up
+from uaihost.errors import HostError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="uaihost")
+def cli() -> None:
+    """A crew of coding agents on your own machine, reached through one outbound WebSocket."""
+
+
+for _verb in (up, demo, status, expose, unexpose):
+    cli.add_command(_verb)
+
+
+def main() -> None:
+    """The console script. Exit status: 0 done, 1 failed with a sentence on standard error, 2 bad usage."""
+    try:
+        cli(standalone_mode=True)
+    except HostError as error:
+        click.echo(f"uaihost: {error.message}", err=True)
+        sys.exit(1)

@@ -1,0 +1,36 @@
+"""`twistd uaibridge`: a bridge for hosts, with its page, API and previews on one port."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.internet import reactor as _reactor
+from twisted.python import usage
+
+from uaihost.bridge.service import bridge_settings, make_bridge
+from uaihost.errors import HostError
+from uaihost.exits import Exits
+from uaihost.tap import SettingOptions
+
+reactor: Any = _reactor
+
+
+class Options(SettingOptions):
+    synopsis = "[options]"
+    longdesc = "Serve a bridge: the other end of uaihost's WebSocket, with a page for people."
+
+    def postOptions(self) -> None:
+        try:
+            self.settings().require_token()
+        except HostError as error:
+            raise usage.UsageError(error.message) from None
+
+
+def makeService(options: Options) -> IService:
+    """The bridge as a service."""
+    settings = options.settings()
+    Exits(reactor).watch_signals()
+    return make_bridge(
+        reactor, bridge_settings(settings.data_dir, settings.bridge_port, settings.require_token())
+    )
