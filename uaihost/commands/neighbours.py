@@ -1,0 +1,123 @@
+"""What the commands need of the rooms beside them. Each protocol is provided by one room and given by `app`.
+
+Every call may raise HostError; its sentence then reaches the caller of the command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from uaihost.interfaces import Address, AgentStatus, Identity, Json, Saved, Step, WorkCopy
+from uaihost.wire.inputs import ChannelEnsure
+
+__all__ = [
+    "Address",
+    "AgentStatus",
+    "Attachments",
+    "Channels",
+    "Identity",
+    "Images",
+    "Ports",
+    "Readiness",
+    "Saved",
+    "Step",
+    "WorkCopy",
+    "Workspaces",
+]
+
+
+class Workspaces(Protocol):
+    """Work copies and mirrors (workspaces)."""
+
+    async def prepare(
+        self,
+        task_id: str,
+        slug: str,
+        url: str,
+        branch: str,
+        identity: Identity | None,
+        on_progress: Callable[[str], None],
+    ) -> WorkCopy:
+        """The project's work copy on `branch`; one that exists is kept as it is."""
+
+    async def save(self, task_id: str, slugs: list[str]) -> list[Saved]:
+        """Bring the work into the daemon's own repositories. A slug without a work copy is left out."""
+
+    async def remove(self, task_id: str) -> None:
+        """Remove every work copy of the task; none is no error."""
+
+    async def diff(self, task_id: str, project_id: str, slug: str) -> Json:
+        """`{id, slug, base, head, files, truncated}` (docs/protocol.md, section 4)."""
+
+    async def clone(self, url: str, project_id: str, on_progress: Callable[[str], None]) -> Json:
+        """`{path, defaultBranch, head}` of the mirror, made or brought up to date."""
+
+
+class Images(Protocol):
+    """The task image (containers.images)."""
+
+    async def ensure(self, on_progress: Callable[[str], None]) -> str:
+        """The image's reference; it is built when it is missing."""
+
+
+class Readiness(Protocol):
+    """The set-up inside a container (containers)."""
+
+    async def ready(self, task_id: str, on_progress: Callable[[Step], None]) -> None:
+        """Wait until the first process reports ready; HostError with a failed command's last lines."""
+
+
+class Channels(Protocol):
+    """Every task's channel (channel)."""
+
+    async def ensure(self, input: ChannelEnsure) -> None:
+        """The task's channel exists and its agents run or are starting."""
+
+    async def deliver(self, task_id: str, author: str, text: str, message_id: str) -> list[str]:
+        """A person's word; the ids of the agents it went to. A known `message_id` is not delivered again."""
+
+    async def append(self, task_id: str, author: str, text: str, message_id: str) -> int:
+        """A line of the transcript that goes to no agent; its number. A known `message_id` adds none."""
+
+    async def resolve(self, task_id: str, agent_id: str, request_id: str, decision: str, by: str) -> None:
+        """Answer an agent's question for permission: `decision` is accept or decline."""
+
+    async def interrupt(self, task_id: str, agent_id: str) -> None:
+        """Stop the agent's turn and keep its session."""
+
+    async def teardown(self, task_id: str) -> None:
+        """Stop the task's agents and forget the channel; none is no error. The transcript stays."""
+
+    async def note(self, task_id: str, text: str) -> None:
+        """A system note in the channel."""
+
+    def states(self, task_id: str) -> list[AgentStatus]:
+        """Each agent and what it does now."""
+
+
+class Attachments(Protocol):
+    """The files of a task's channel (workspaces.attachments)."""
+
+    async def write(self, task_id: str, filename: str, data: bytes) -> str:
+        """Store the file, in place of one of the same name; its path inside the container."""
+
+    async def read(self, task_id: str, filename: str) -> bytes:
+        """The file's content; HostError `not_found`."""
+
+
+class Ports(Protocol):
+    """From tasks to addresses (tunnels.targets)."""
+
+    def set_task(self, task_id: str, editor: Address | None, previews: Mapping[str, Address]) -> None:
+        """What the tunnels of this task reach from now on."""
+
+    def drop_task(self, task_id: str) -> None:
+        """Its tunnels reach nothing any more."""
+
+
+class Running(Protocol):
+    """Told after a restart of the daemon (given by `app`)."""
+
+    async def __call__(self, task_id: str, slugs: Sequence[str]) -> None:
+        """The task's container runs: its channel can be attached again."""
