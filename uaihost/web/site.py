@@ -36,7 +36,7 @@ _STATUS = {
 class Daemon(Protocol):
     """What the API needs of the running host."""
 
-    def status(self) -> dict[str, Any]:
+    async def status(self) -> dict[str, Any]:
         """What is going on, as JSON-able values."""
 
     async def expose(self, task_id: str, ports: Mapping[str, int]) -> None:
@@ -60,11 +60,19 @@ class LocalApi:
 
     @app.route("/healthz", methods=["GET"])
     def healthz(self, request: Request) -> bytes:
-        return self._answer(request, lambda: {"ok": True})
+        try:
+            self._guard(request, changes=False)
+            return _json(request, {"ok": True})
+        except HostError as error:
+            return _refuse(request, error)
 
     @app.route("/api/status", methods=["GET"])
-    def status(self, request: Request) -> bytes:
-        return self._answer(request, self._daemon.status)
+    async def status(self, request: Request) -> bytes:
+        try:
+            self._guard(request, changes=False)
+            return _json(request, await self._daemon.status())
+        except HostError as error:
+            return _refuse(request, error)
 
     @app.route("/api/exposed/<task_id>", methods=["PUT"])
     async def expose(self, request: Request, task_id: str) -> bytes:
@@ -83,13 +91,6 @@ class LocalApi:
         except HostError as error:
             return _refuse(request, error)
         return _json(request, {})
-
-    def _answer(self, request: Request, value: Any) -> bytes:
-        try:
-            self._guard(request, changes=False)
-            return _json(request, value())
-        except HostError as error:
-            return _refuse(request, error)
 
     def _guard(self, request: Request, *, changes: bool) -> None:
         if not self._readable_only:

@@ -23,7 +23,7 @@ class FakeDaemon:
     def __init__(self) -> None:
         self.exposed: dict[str, dict[str, int]] = {}
 
-    def status(self) -> dict[str, Any]:
+    async def status(self) -> dict[str, Any]:
         return {"tasks": sorted(self.exposed)}
 
     async def expose(self, task_id: str, ports: Mapping[str, int]) -> None:

@@ -1,0 +1,5 @@
+"""`python -m uaihost.cli`."""
+
+from uaihost.cli.main import main
+
+main()
