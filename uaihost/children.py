@@ -48,7 +48,7 @@ class _GroupLeader(Process):
 
     def _setupChild(self, *args: Any, **kwargs: Any) -> None:
         os.setpgid(0, 0)
-        super()._setupChild(*args, **kwargs)  # type: ignore[no-untyped-call]
+        super()._setupChild(*args, **kwargs)
 
 
 class _Child(ProcessProtocol):
@@ -159,7 +159,7 @@ async def run(
     if program is None:
         raise FileNotFoundError(f"{argv[0]} is not installed")
     child = _Child(reactor, stdin, limit, on_err)
-    _GroupLeader(  # type: ignore[no-untyped-call]
+    _GroupLeader(
         reactor,
         os.fsencode(program),
         [os.fsencode(word) for word in argv],
