@@ -1,0 +1,335 @@
+"""The host's end of an agent: its keeper's socket, kept connected, lines in and out by number and offset.
+
+It knows the keeper's protocol (uaihost/shim/agentd.py) and no agent's language. The folder that holds the
+socket can be written by the agent: nothing in it is followed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from twisted.internet import error
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.protocol import Protocol as StreamProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from uaihost.agents.framing import BadKeeper, Hello, KeeperReader, LineSplitter, Out
+from uaihost.errors import HostError
+
+log = Logger()
+
+# Waits between attempts to reach the socket, seconds. The first connects to a keeper that is there; after it
+# the starter runs, which takes a container's exec (0.1 s) and a Python (0.05 s), more on a busy machine.
+ATTEMPTS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)
+# For connecting and for the keeper's first message, seconds; both are local.
+PATIENCE = 10.0
+# Added to the grace of a stop before it is given up, seconds.
+STOP_SLACK = 2.0
+
+Starter = Callable[[], Awaitable[None]]
+
+
+class Listener(Protocol):
+    """Whom the process tells; each returns at once."""
+
+    def greeted(self, hello: Hello) -> None:
+        """Connected, before any line of this connection."""
+
+    def line_received(self, line: bytes | None, end: int) -> None:
+        """A line of output and the offset after it; None for one that was too long to keep."""
+
+    def agent_exited(self, status: int, err: str) -> None:
+        """The agent has ended, after its last line; `err` is the end of its stderr."""
+
+    def process_lost(self, reason: str) -> None:
+        """It cannot be started or reached. Nothing more is tried."""
+
+
+class Unreachable(Exception):
+    """The socket is not there, or not what it should be."""
+
+
+class AgentProcess:
+    """One agent's keeper, from `attach` until `detach`, `quit` or `process_lost`.
+
+    run_folder: the host's path of the task's run folder, whose own path is trusted; what is in it is not.
+    starter: starts the keeper in the container; does nothing harmful if it is there already.
+    """
+
+    def __init__(
+        self, reactor: Any, run_folder: Path, agent_id: str, starter: Starter, listener: Listener
+    ) -> None:
+        self._reactor = reactor
+        self._run_folder = run_folder
+        self._agent_id = agent_id
+        self._starter = starter
+        self._listener = listener
+        self._splitter = LineSplitter(0)
+        self._cursor = 0
+        self._unacknowledged: dict[int, bytes] = {}
+        self._connection: _Connection | None = None
+        self._attempt = 0
+        self._timer: IDelayedCall | None = None
+        self._stopping: Deferred[None] | None = None
+        self._paused = False
+        self._wanted = False
+
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None
+
+    def attach(self, offset: int) -> None:
+        """Connect, starting the keeper if need be; deliver every line that begins at `offset` or after."""
+        self._cursor = offset
+        self._wanted = True
+        self._attempt = 0
+        self._spawn(self._connect())
+
+    def write_line(self, number: int, line: bytes) -> None:
+        """Give the agent a line. It is sent again after a reconnect until the keeper has acknowledged it."""
+        self._unacknowledged[number] = line
+        if self._connection is not None:
+            self._connection.say({"stdin": number, "line": line.decode("utf-8", "replace")})
+
+    def holds(self, number: int) -> bool:
+        """Whether that line was given but has not been acknowledged."""
+        return number in self._unacknowledged
+
+    def forget_lines(self) -> None:
+        """Do not send again what the keeper has not acknowledged."""
+        self._unacknowledged.clear()
+
+    def signal(self, name: str) -> None:
+        """INT, TERM or KILL to the agent's process group, if it can be reached."""
+        if self._connection is not None:
+            self._connection.say({"signal": name})
+
+    def pause(self) -> None:
+        self._paused = True
+        if self._connection is not None:
+            self._connection.hold(True)
+
+    def resume(self) -> None:
+        self._paused = False
+        if self._connection is not None:
+            self._connection.hold(False)
+
+    async def stop(self, grace: float) -> None:
+        """TERM, after `grace` seconds KILL; then the keeper ends too. Bounded in time, never fails."""
+        if self._connection is not None:
+            self._connection.say({"stop": grace})
+            self._stopping = Deferred()
+            late = self._reactor.callLater(grace + STOP_SLACK, self._stopped)
+            await self._stopping
+            if late.active():
+                late.cancel()
+        self.quit()
+
+    def quit(self) -> None:
+        """End the keeper and what is left of the agent, and let go."""
+        if self._connection is not None:
+            self._connection.say({"quit": True})
+        self.detach()
+
+    def detach(self) -> None:
+        """Let go; the agent lives on."""
+        self._wanted = False
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.leave()
+        self._stopped()
+
+    # ---- connecting
+
+    async def _connect(self) -> None:
+        try:
+            with Socket(self._run_folder, ("agents", self._agent_id, "ctl.sock")) as path:
+                endpoint = UNIXClientEndpoint(self._reactor, path, timeout=PATIENCE, checkPID=False)
+                await endpoint.connect(Factory.forProtocol(lambda: _Connection(self, self._reactor)))
+        except (Unreachable, OSError, error.ConnectError) as failure:
+            if self._wanted:
+                await self._not_reached(str(failure) or type(failure).__name__)
+
+    async def _not_reached(self, reason: str) -> None:
+        attempt, self._attempt = self._attempt, self._attempt + 1
+        if attempt == 0:
+            try:
+                await self._starter()
+            except HostError as failure:
+                self._give_up(failure.message)
+                return
+        if attempt >= len(ATTEMPTS):
+            self._give_up(f"its keeper in the container does not answer ({reason})")
+        elif self._wanted:
+            self._timer = self._reactor.callLater(ATTEMPTS[attempt], lambda: self._spawn(self._connect()))
+
+    def _give_up(self, reason: str) -> None:
+        if self._wanted:
+            self.detach()
+            self._listener.process_lost(reason)
+
+    def _spawn(self, work: Any) -> None:
+        ensureDeferred(work).addErrback(self._broken)
+
+    def _broken(self, failure: Failure) -> None:
+        log.failure("agent {agent} cannot be attached", failure, agent=self._agent_id)
+        self._give_up("an internal error; the daemon's log says more")
+
+    # ---- called by the connection
+
+    def _opened(self, connection: _Connection, hello: Hello) -> None:
+        if not self._wanted:
+            connection.leave()
+            return
+        self._attempt = 0
+        self._connection = connection
+        # A log that is shorter than what was read has been tampered with; go on at its end.
+        self._cursor = min(self._cursor, hello.out_end)
+        self._splitter = LineSplitter(self._cursor)
+        for number in [number for number in self._unacknowledged if number < hello.stdin_next]:
+            del self._unacknowledged[number]
+        self._listener.greeted(hello)
+        if self._connection is not connection:
+            return
+        connection.say({"attach": self._cursor})
+        connection.hold(self._paused)
+        for number, line in sorted(self._unacknowledged.items()):
+            self.write_line(number, line)
+
+    def _received(self, out: Out) -> None:
+        if out.offset != self._splitter.offset:
+            raise BadKeeper("output with a gap")
+        for line, end in self._splitter.feed(out.data):
+            self._cursor = end
+            self._listener.line_received(line, end)
+
+    def _told(self, message: dict[str, Any]) -> None:
+        status, number = message.get("exited"), message.get("stdin")
+        if isinstance(number, int):
+            self._unacknowledged.pop(number, None)
+        elif isinstance(status, int):
+            self._stopped()
+            err = message.get("err")
+            self._listener.agent_exited(status, err if isinstance(err, str) else "")
+        elif "error" in message:
+            log.warn(
+                "agent {agent}: its keeper says {text!r:.200}", agent=self._agent_id, text=message["error"]
+            )
+
+    def _dropped(self, connection: _Connection) -> None:
+        if self._connection is connection:
+            self._connection = None
+            self._stopped()
+        if self._wanted and self._timer_done():
+            self._timer = self._reactor.callLater(ATTEMPTS[0], lambda: self._spawn(self._connect()))
+
+    def _timer_done(self) -> bool:
+        return self._timer is None or not self._timer.active()
+
+    def _stopped(self) -> None:
+        stopping, self._stopping = self._stopping, None
+        if stopping is not None:
+            stopping.callback(None)
+
+
+class _Connection(StreamProtocol):
+    """One connection to the keeper; everything after its hello goes to the process."""
+
+    def __init__(self, process: AgentProcess, reactor: Any) -> None:
+        self._process = process
+        self._reader = KeeperReader()
+        self._greeted = False
+        self._left = False
+        self._deadline = reactor.callLater(PATIENCE, self._abort)
+
+    def say(self, message: dict[str, Any]) -> None:
+        assert self.transport is not None
+        self.transport.write(json.dumps(message, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+
+    def hold(self, paused: bool) -> None:
+        transport: Any = self.transport
+        if paused:
+            transport.pauseProducing()
+        else:
+            transport.resumeProducing()
+
+    def leave(self) -> None:
+        """Nothing more is told; what was said is still sent."""
+        self._left = True
+        transport: Any = self.transport
+        transport.resumeProducing()
+        transport.loseConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        try:
+            for item in self._reader.feed(data):
+                if self._left:
+                    return
+                self._take(item)
+        except BadKeeper as fault:
+            log.warn("an agent's keeper is dropped: {fault}", fault=fault)
+            self._abort()
+
+    def _take(self, item: dict[str, Any] | Out) -> None:
+        if not self._greeted:
+            if isinstance(item, Out):
+                raise BadKeeper("output before the hello")
+            hello = Hello.read(item)
+            self._greeted = True
+            self._deadline.cancel()
+            self._process._opened(self, hello)
+        elif isinstance(item, Out):
+            self._process._received(item)
+        else:
+            self._process._told(item)
+
+    def _abort(self) -> None:
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self._deadline.active():
+            self._deadline.cancel()
+        self._process._dropped(self)
+
+
+class Socket:
+    """A path that reaches exactly the socket at `parts` below `folder`, following no symbolic link.
+
+    Each part is opened as what it is and the socket is named by its descriptor, so that nobody can exchange
+    it in between; a long path is no obstacle either (a socket's name holds 107 bytes).
+    """
+
+    def __init__(self, folder: Path, parts: tuple[str, ...]) -> None:
+        self._folder = folder
+        self._parts = parts
+        self._descriptor = -1
+
+    def __enter__(self) -> str:
+        descriptor = os.open(self._folder, os.O_PATH | os.O_DIRECTORY)
+        try:
+            for part in self._parts[:-1]:
+                below = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+                os.close(descriptor)
+                descriptor = below
+            self._descriptor = os.open(self._parts[-1], os.O_PATH | os.O_NOFOLLOW, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+        if not stat.S_ISSOCK(os.fstat(self._descriptor).st_mode):
+            self.__exit__()
+            raise Unreachable(f"{self._parts[-1]} is not a socket")
+        return f"/proc/self/fd/{self._descriptor}"
+
+    def __exit__(self, *ignored: object) -> None:
+        os.close(self._descriptor)

@@ -1,0 +1,460 @@
+"""Keeps one agent's process inside the container, so that the daemon outside may come and go.
+
+    python3 agentd.py --dir DIR [--cwd DIR] -- PROGRAM [ARGUMENT ...]
+
+In DIR: `out.log` (all of the agent's stdout, only ever appended to), `err.log` (the tail of its stderr),
+`stdin` (the number of the next line for its stdin), `ctl.sock`, `lock`. A second start in the same DIR
+while one lives ends at once with status 0. After the agent's end the keeper stays until told to quit.
+
+Protocol on `ctl.sock`, version 1. Both ways one JSON object a line. The keeper speaks first:
+
+    {"hello": 1, "run": ID, "start": OFFSET, "pid": N, "exited": null or STATUS, "stdin_next": N,
+     "out_end": OFFSET}
+
+`run` names this process of the agent; `start` is where its output begins in `out.log`. Requests:
+
+    {"attach": OFFSET}          stream `out.log` from there and go on live; takes the right to stdin
+    {"stdin": N, "line": TEXT}  a line for the agent, applied once: an N below `stdin_next` is acknowledged
+    {"signal": "INT"}           INT, TERM or KILL for the agent's process group
+    {"stop": SECONDS}           TERM now, KILL after that long
+    {"quit": true}              kill what is left of the agent, remove the socket and end
+
+Answers: `{"out": OFFSET, "size": N}` followed by N raw bytes; `{"stdin": N}` once N is stored;
+`{"exited": STATUS, "err": TEXT}` to whoever is attached, after the last byte of output (STATUS is minus
+the signal's number if one ended it); `{"detached": true}` when another connection has attached;
+`{"error": TEXT}`.
+
+Standard library only, Python 3.9 and later. It must not know what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, cast
+
+VERSION = 1
+# One read from a pipe or a socket, bytes.
+CHUNK = 65536
+# Unsent bytes at which no more of the log is read for a connection.
+HIGH_WATER = 1 << 20
+# A request: a line of 64 MiB for the agent, escaped by JSON (at worst sixfold).
+REQUEST_LIMIT = 400 << 20
+# err.log is cut to half of this when it grows beyond it, bytes.
+ERR_LIMIT = 128 << 10
+# How much of stderr is told with the exit status, bytes.
+ERR_TAIL = 4096
+SIGNALS = {"INT": signal.SIGINT, "TERM": signal.SIGTERM, "KILL": signal.SIGKILL}
+
+
+class Refused(Exception):
+    """A request that cannot be followed; the text goes back to who asked."""
+
+
+class Agent:
+    """The process with its three pipes and its files."""
+
+    def __init__(self, folder: Path, cwd: str | None, argv: list[str]) -> None:
+        self.run = os.urandom(8).hex()
+        self.log = os.open(folder / "out.log", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        self._end_last_line()
+        self.out_end = os.fstat(self.log).st_size
+        self.start = self.out_end
+        self.err_path = folder / "err.log"
+        self.err = bytearray()
+        self.number = os.open(folder / "stdin", os.O_RDWR | os.O_CREAT, 0o600)
+        stored = os.read(self.number, 32).strip()
+        self.stdin_next = int(stored) if stored.isdigit() else 0
+        self.unwritten = bytearray()
+        self.exited: int | None = None
+        self.child: subprocess.Popen[bytes] | None = None
+        try:
+            self.child = subprocess.Popen(
+                argv,
+                cwd=cwd,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self.exited = 127
+            self.keep_err(f"cannot start {argv[0]}: {error}\n".encode())
+            return
+        for pipe in (self.child.stdin, self.child.stdout, self.child.stderr):
+            assert pipe is not None
+            os.set_blocking(pipe.fileno(), False)
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid if self.child else 0
+
+    def fileno(self, name: str) -> int:
+        """The pipe's descriptor, or -1 when there is none any more."""
+        pipe = getattr(self.child, name, None)
+        return -1 if pipe is None or pipe.closed else int(pipe.fileno())
+
+    def close(self, name: str) -> None:
+        if self.fileno(name) >= 0:
+            getattr(self.child, name).close()
+
+    def read_out(self) -> bool:
+        """Move what stdout holds into the log; False at its end."""
+        return self._move("stdout", self._keep_out)
+
+    def read_err(self) -> bool:
+        return self._move("stderr", self.keep_err)
+
+    def apply(self, number: int, line: str) -> None:
+        """Store the number, then hand the line over: whatever happens it is never given twice."""
+        if number < self.stdin_next:
+            return
+        if self.exited is not None:
+            raise Refused("the agent has ended")
+        self.stdin_next = number + 1
+        os.pwrite(self.number, b"%020d\n" % self.stdin_next, 0)
+        os.fdatasync(self.number)
+        self.unwritten += line.encode("utf-8", "replace") + b"\n"
+
+    def write_in(self) -> None:
+        try:
+            written = os.write(self.fileno("stdin"), self.unwritten[:CHUNK])
+        except BlockingIOError:
+            return
+        except OSError:  # Its stdin is closed: nobody will read the rest.
+            self.unwritten.clear()
+            self.close("stdin")
+            return
+        del self.unwritten[:written]
+
+    def kill(self, number: int) -> None:
+        """Signal the whole group, also after the agent itself has ended."""
+        if self.child is None:
+            return
+        try:
+            os.killpg(self.child.pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+    def reap(self) -> bool:
+        """Whether it has ended just now."""
+        if self.child is None or self.exited is not None or self.child.poll() is None:
+            return False
+        # What it wrote before its end; a grandchild that holds the pipe open must not keep us waiting.
+        while self.fileno("stdout") >= 0 and self.read_out():
+            pass
+        while self.fileno("stderr") >= 0 and self.read_err():
+            pass
+        for name in ("stdin", "stdout", "stderr"):
+            self.close(name)
+        self.unwritten.clear()
+        self.exited = self.child.returncode
+        return True
+
+    def keep_err(self, data: bytes) -> None:
+        self.err += data
+        if len(self.err) <= ERR_LIMIT:
+            with self.err_path.open("ab") as file:
+                file.write(data)
+            return
+        del self.err[: -ERR_LIMIT // 2]
+        with self.err_path.open("wb") as file:
+            file.write(self.err)
+
+    def _end_last_line(self) -> None:
+        """An earlier process may have died within a line; the next one's first line must stand alone."""
+        size = os.fstat(self.log).st_size
+        if size and os.pread(self.log, 1, size - 1) != b"\n":
+            os.write(self.log, b"\n")
+
+    def _keep_out(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self.log, view) :]
+        self.out_end += len(data)
+
+    def _move(self, name: str, keep: Any) -> bool:
+        descriptor = self.fileno(name)
+        try:
+            data = os.read(descriptor, CHUNK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self.close(name)
+            return False
+        keep(data)
+        return True
+
+
+class Connection:
+    """One client: its unparsed requests, its unsent answers, and how far it has seen the log."""
+
+    def __init__(self, peer: socket.socket) -> None:
+        self.peer = peer
+        self.requests = bytearray()
+        self.searched = 0
+        self.unsent = bytearray()
+        self.offset: int | None = None
+        self.told_exit = False
+
+    def fileno(self) -> int:
+        return self.peer.fileno()
+
+    def say(self, message: dict[str, Any]) -> None:
+        self.unsent += json.dumps(message).encode() + b"\n"
+
+    def next_request(self) -> bytes | None:
+        found = self.requests.find(b"\n", self.searched)
+        if found < 0:
+            self.searched = len(self.requests)
+            return None
+        line = bytes(self.requests[:found])
+        del self.requests[: found + 1]
+        self.searched = 0
+        return line
+
+    def stream(self, agent: Agent) -> None:
+        """Fill up with what the log holds beyond what this client has; then how the agent ended."""
+        if self.offset is None:
+            return
+        while self.offset < agent.out_end and len(self.unsent) < HIGH_WATER:
+            data = os.pread(agent.log, min(CHUNK, agent.out_end - self.offset), self.offset)
+            if not data:  # Somebody cut the file; go on where it ends.
+                agent.out_end = self.offset
+                break
+            self.say({"out": self.offset, "size": len(data)})
+            self.unsent += data
+            self.offset += len(data)
+        if agent.exited is not None and self.offset >= agent.out_end and not self.told_exit:
+            self.told_exit = True
+            tail = bytes(agent.err[-ERR_TAIL:]).decode("utf-8", "replace")
+            self.say({"exited": agent.exited, "err": tail})
+
+
+class Keeper:
+    """The event loop: the agent's pipes, the listening socket, the clients."""
+
+    def __init__(self, folder: Path, agent: Agent) -> None:
+        self.agent = agent
+        self.path = folder / "ctl.sock"
+        self.selector = selectors.DefaultSelector()
+        self.connections: set[Connection] = set()
+        self.attached: Connection | None = None
+        self.kill_at: float | None = None
+        self.running = True
+        self.watched: dict[int, tuple[int, Any]] = {}
+        self.listener = self._listen()
+        self.waker, waking = socket.socketpair()
+        for end in (self.waker, waking):
+            end.setblocking(False)
+        self.waking = waking
+        signal.set_wakeup_fd(waking.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.signal(signal.SIGTERM, self._terminated)
+
+    def _listen(self) -> socket.socket:
+        # Bound beside and renamed: a client never finds a socket that nobody listens on yet.
+        beside = self.path.with_suffix(".new")
+        for stale in (beside, self.path):
+            with contextlib.suppress(FileNotFoundError):
+                stale.unlink()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(str(beside))
+        beside.chmod(0o600)
+        listener.listen(8)
+        listener.setblocking(False)
+        beside.rename(self.path)
+        return listener
+
+    def _terminated(self, number: int, frame: object) -> None:
+        self.agent.kill(signal.SIGTERM)
+        self.running = False
+
+    def serve(self) -> None:
+        while self.running:
+            if self.agent.reap():
+                self.kill_at = None
+            self._watch()
+            for key, events in self.selector.select(self._timeout()):
+                self._ready(key.data, events)
+            if self.kill_at is not None and time.monotonic() >= self.kill_at:
+                self.kill_at = None
+                self.agent.kill(signal.SIGKILL)
+        self._flush()
+        self.path.unlink()
+
+    def _timeout(self) -> float | None:
+        return None if self.kill_at is None else max(0.0, self.kill_at - time.monotonic())
+
+    def _watch(self) -> None:
+        """Ask the selector for exactly what can be served now."""
+        wanted: dict[int, tuple[int, Any]] = {
+            self.listener.fileno(): (selectors.EVENT_READ, self._accept),
+            self.waker.fileno(): (selectors.EVENT_READ, self._woken),
+        }
+        for name, reader in (("stdout", self.agent.read_out), ("stderr", self.agent.read_err)):
+            if self.agent.fileno(name) >= 0:
+                wanted[self.agent.fileno(name)] = (selectors.EVENT_READ, reader)
+        if self.agent.unwritten and self.agent.fileno("stdin") >= 0:
+            wanted[self.agent.fileno("stdin")] = (selectors.EVENT_WRITE, self.agent.write_in)
+        for connection in self.connections:
+            connection.stream(self.agent)
+            events = selectors.EVENT_WRITE if connection.unsent else 0
+            # An agent that does not read its stdin stops its writer, instead of filling our memory.
+            if len(self.agent.unwritten) < HIGH_WATER:
+                events |= selectors.EVENT_READ
+            if events:
+                wanted[connection.fileno()] = (events, connection)
+        for descriptor in [number for number in self.watched if number not in wanted]:
+            self.selector.unregister(descriptor)
+        for descriptor, (events, target) in wanted.items():
+            if descriptor not in self.watched:
+                self.selector.register(descriptor, events, target)
+            elif self.watched[descriptor] != (events, target):
+                # Not `modify`: the number may belong to another file than a moment ago.
+                self.selector.unregister(descriptor)
+                self.selector.register(descriptor, events, target)
+        self.watched = wanted
+
+    def _ready(self, target: Any, events: int) -> None:
+        if not isinstance(target, Connection):
+            target()
+            return
+        try:
+            if events & selectors.EVENT_WRITE:
+                sent = target.peer.send(target.unsent[:CHUNK])
+                del target.unsent[:sent]
+            if events & selectors.EVENT_READ:
+                self._receive(target)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._forget(target)
+
+    def _accept(self) -> None:
+        try:
+            peer, _ = self.listener.accept()
+        except OSError:
+            return
+        peer.setblocking(False)
+        connection = Connection(peer)
+        self.connections.add(connection)
+        agent = self.agent
+        connection.say(
+            {
+                "hello": VERSION,
+                "run": agent.run,
+                "start": agent.start,
+                "pid": agent.pid,
+                "exited": agent.exited,
+                "stdin_next": agent.stdin_next,
+                "out_end": agent.out_end,
+            }
+        )
+
+    def _woken(self) -> None:
+        try:
+            self.waker.recv(4096)
+        except BlockingIOError:
+            pass
+
+    def _receive(self, connection: Connection) -> None:
+        data = connection.peer.recv(CHUNK)
+        connection.requests += data
+        if not data or len(connection.requests) > REQUEST_LIMIT:
+            self._forget(connection)
+            return
+        while (line := connection.next_request()) is not None:
+            try:
+                self._obey(connection, json.loads(line))
+            except Refused as refused:
+                connection.say({"error": str(refused)})
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                connection.say({"error": f"bad request: {error}"})
+
+    def _obey(self, connection: Connection, request: Any) -> None:
+        if not isinstance(request, dict):
+            raise Refused("a request is a JSON object")
+        if "stdin" in request:
+            if connection is not self.attached:
+                raise Refused("attach first: only one connection may write")
+            self.agent.apply(int(request["stdin"]), cast(str, request["line"]))
+            connection.say({"stdin": int(request["stdin"])})
+        elif "attach" in request:
+            self._attach(connection, int(request["attach"]))
+        elif "signal" in request:
+            self.agent.kill(SIGNALS[request["signal"]])
+        elif "stop" in request:
+            self.agent.kill(signal.SIGTERM)
+            self.kill_at = time.monotonic() + float(request["stop"])
+        elif request.get("quit") is True:
+            self.agent.kill(signal.SIGKILL)
+            self.running = False
+        else:
+            raise Refused("unknown request")
+
+    def _attach(self, connection: Connection, offset: int) -> None:
+        if not 0 <= offset <= self.agent.out_end:
+            raise Refused(f"the log holds {self.agent.out_end} bytes")
+        if self.attached is not None and self.attached is not connection:
+            self.attached.offset = None
+            self.attached.say({"detached": True})
+        self.attached = connection
+        connection.offset = offset
+        connection.told_exit = False
+
+    def _forget(self, connection: Connection) -> None:
+        if connection.fileno() in self.watched:
+            self.selector.unregister(connection.fileno())
+            del self.watched[connection.fileno()]
+        self.connections.discard(connection)
+        if self.attached is connection:
+            self.attached = None
+        connection.peer.close()
+
+    def _flush(self) -> None:
+        """Last words, to those who take them at once."""
+        for connection in self.connections:
+            try:
+                connection.peer.send(connection.unsent[:CHUNK])
+            except OSError:
+                pass
+
+
+def claim(folder: Path) -> int | None:
+    """The lock of the folder, held until this process ends; None if another keeper holds it."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return None
+    return lock
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="agentd.py", description="Keep one agent's process.")
+    parser.add_argument("--dir", required=True, type=Path)
+    parser.add_argument("--cwd")
+    parser.add_argument("argv", nargs="+")
+    options = parser.parse_args(argv)
+    if claim(options.dir) is None:
+        return 0
+    Keeper(options.dir, Agent(options.dir, options.cwd, options.argv)).serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
