@@ -1,0 +1,204 @@
+"""Raw tunnels' server side: a TCP connection that begins with an HTTP head each way and then is bytes.
+
+Owns the half-open states of the socket. Knows nothing of what the bytes mean, and never ends a connection
+because it is silent: a development server may say nothing for hours.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.protocol import Protocol as StreamProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from uaihost.interfaces import Address
+from uaihost.tunnels.budget import Account
+from uaihost.tunnels.feed import Feed
+from uaihost.tunnels.head import BadHead, HeadReader
+from uaihost.tunnels.upstream import EndpointFor, Receiver, cannot_connect, tune
+
+# Seconds that a server which has closed its side is given to take what was already on its way to it.
+LINGER = 10.0
+
+
+@implementer(IHalfCloseableProtocol)
+class _Connection(StreamProtocol):
+    transport: Any
+
+    def __init__(self, upstream: RawUpstream) -> None:
+        self._upstream = upstream
+
+    def connectionMade(self) -> None:
+        tune(self.transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._upstream.received(data)
+
+    def readConnectionLost(self) -> None:
+        self._upstream.closed()
+
+    def writeConnectionLost(self) -> None:
+        """Our own end of file has left."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._upstream.lost(reason)
+
+
+class RawUpstream:
+    """One connection (tunnels.upstream.Upstream). head: the request head as it is sent."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        endpoint_for: EndpointFor,
+        address: Address,
+        head: bytes,
+        account: Account,
+        receiver: Receiver,
+    ) -> None:
+        self._clock = clock
+        self._endpoint_for = endpoint_for
+        self._address = address
+        self._head = head
+        self._receiver = receiver
+        self._feed = Feed(account, self._send, self._send_end)
+        self._reader: HeadReader | None = HeadReader()
+        self._connecting: Deferred[Any] | None = None
+        self._transport: Any = None
+        self._linger: IDelayedCall | None = None
+        self._paused = False
+        self._over = False
+
+    # tunnels.upstream.Upstream
+
+    def start(self) -> None:
+        factory = Factory.forProtocol(lambda: _Connection(self))
+        factory.noisy = False
+        self._connecting = self._endpoint_for(self._address).connect(factory)
+        self._connecting.addCallbacks(self._connected, self._refused)
+
+    def put(self, data: bytes) -> None:
+        self._feed.put(data)
+
+    def end(self) -> None:
+        # Before the answer and with no byte sent it says only that the request has no body, as no upgrade
+        # has; an end of file then would make servers give the handshake up.
+        if self._reader is None or self._feed.begun:
+            self._feed.end()
+
+    def abort(self) -> None:
+        if not self._over:
+            self._finish()
+            self._destroy()
+
+    def pauseProducing(self) -> None:
+        self._paused = True
+        if self._transport is not None:
+            self._transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+        if self._transport is not None:
+            self._transport.resumeProducing()
+
+    # The connection.
+
+    def _connected(self, connection: _Connection) -> None:
+        self._connecting = None
+        if self._over:
+            connection.transport.abortConnection()
+            return
+        transport = self._transport = connection.transport
+        if self._paused:
+            transport.pauseProducing()
+        transport.write(self._head)
+        self._receiver.connected()
+        self._feed.attach(transport)
+
+    def _refused(self, failure: Failure) -> None:
+        self._connecting = None
+        self._fail(cannot_connect(self._address, failure))
+
+    def received(self, data: bytes) -> None:
+        """Bytes from the server."""
+        if self._reader is None:
+            self._receiver.body(data)
+        elif not self._over:
+            self._receive_head(self._reader, data)
+
+    def closed(self) -> None:
+        """The server sends nothing more."""
+        if self._over:
+            return
+        answered = self._reader is None
+        if answered:
+            # Revision 1 cannot tell the bridge that one direction goes on: what was given is delivered, then
+            # the connection ends.
+            self._feed.flush()
+            self._finish()
+            self._transport.loseConnection()
+            self._linger = self._clock.callLater(LINGER, self._destroy)
+            self._receiver.ended("upstream closed")
+        else:
+            self._fail("the server closed the connection before it answered")
+
+    def lost(self, failure: Failure) -> None:
+        """The connection is gone, both ways."""
+        self._transport = None
+        if self._linger is not None and self._linger.active():
+            self._linger.cancel()
+        if self._over:
+            return
+        if self._reader is not None:
+            why = failure.getErrorMessage().rstrip(".")
+            self._fail(f"the server closed the connection before it answered ({why})")
+        elif failure.check(ConnectionDone):
+            self._finish()
+            self._receiver.ended("upstream closed")
+        else:
+            self._fail(f"upstream closed: {failure.getErrorMessage().rstrip('.')}")
+
+    def _receive_head(self, reader: HeadReader, data: bytes) -> None:
+        try:
+            found = reader.feed(data)
+        except BadHead as error:
+            self._fail(str(error))
+            return
+        if found is None:
+            return
+        self._reader = None
+        head, rest = found
+        self._receiver.head(head)
+        if rest and not self._over:
+            self._receiver.body(rest)
+
+    def _send(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def _send_end(self) -> None:
+        # With a producer registered the end of file would wait for it.
+        self._feed.detach()
+        self._transport.loseWriteConnection()
+
+    # The end.
+
+    def _fail(self, message: str) -> None:
+        if not self._over:
+            self._finish()
+            self._destroy()
+            self._receiver.failed(message)
+
+    def _finish(self) -> None:
+        self._over = True
+        self._feed.close()
+        if self._connecting is not None:
+            self._connecting.cancel()
+
+    def _destroy(self) -> None:
+        if self._transport is not None:
+            self._transport.abortConnection()

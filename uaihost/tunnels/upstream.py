@@ -1,0 +1,90 @@
+"""What a tunnel and its upstream know of one another, and how a socket to an upstream is opened.
+
+The two kinds of upstream, `http_upstream` and `raw_upstream`, share this seam.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.python.failure import Failure
+
+from uaihost.interfaces import Address
+from uaihost.tunnels.head import ResponseHead
+
+# Bytes read from the kernel at once, and written to the socket before it pauses its producer: Twisted has one
+# number for both. The link splits what is larger into messages of this size, which would cost a copy.
+READ_SIZE = 128 * 1024
+
+# Seconds to connect. The servers are on this machine: only one whose queue of connections is full is slower.
+CONNECT_TIMEOUT = 10.0
+
+EndpointFor = Callable[[Address], IStreamClientEndpoint]
+
+
+class Upstream(Protocol):
+    """A tunnel's server side. `end`, `abort` and the producer's methods may come at any time."""
+
+    def start(self) -> None:
+        """Connect and send the head. Reports go to the receiver, possibly before this returns."""
+
+    def put(self, data: bytes) -> None:
+        """Bytes from the bridge, in order."""
+
+    def end(self) -> None:
+        """The bridge has sent its last byte."""
+
+    def abort(self) -> None:
+        """Destroy it; nothing is reported any more."""
+
+    def pauseProducing(self) -> None:
+        """Read nothing from the server."""
+
+    def resumeProducing(self) -> None:
+        """Read again."""
+
+
+class Receiver(Protocol):
+    """Whom an upstream reports to: `connected`*, `head`, `body`*, then `ended`; or `failed` at any point."""
+
+    def connected(self) -> None:
+        """There is a connection; the request is on its way."""
+
+    def head(self, head: ResponseHead) -> None:
+        """The server's answer begins."""
+
+    def body(self, data: bytes) -> None:
+        """Bytes for the bridge."""
+
+    def ended(self, reason: str) -> None:
+        """The last report: the answer is complete."""
+
+    def failed(self, message: str) -> None:
+        """The last report: it went wrong; the message is for people."""
+
+
+def tcp_endpoints(reactor: Any) -> EndpointFor:
+    """Addresses to TCP endpoints on `reactor`."""
+
+    def endpoint(address: Address) -> IStreamClientEndpoint:
+        return TCP4ClientEndpoint(reactor, address.host, address.port, timeout=CONNECT_TIMEOUT)
+
+    return endpoint
+
+
+def tune(transport: Any) -> None:
+    """Set the buffers of a fresh socket, and send what is written without waiting for more."""
+    transport.bufferSize = READ_SIZE
+    transport.setTcpNoDelay(True)
+
+
+def cannot_connect(address: Address, failure: Failure) -> str:
+    """Why there is no connection, with what to do."""
+    why = failure.getErrorMessage().rstrip(".")
+    return (
+        f"cannot connect to {address.host}:{address.port} ({why}); start the server in the task, "
+        "listening on this port"
+    )
