@@ -23,8 +23,11 @@ SHARE = 256 * 1024
 class FakeLink:
     """A link in memory. sent: what has left, in order: encoded frames and pairs of a tunnel's id and bytes.
 
-    holds: the reasons for which the input is held now; history: every hold and release.
+    holds: the reasons for which the input is held now; history: every hold and release; left: called whenever
+    something has left.
     """
+
+    left: Callable[[], None] | None = None
 
     def __init__(self) -> None:
         self.sent: list[bytes | tuple[str, bytes]] = []
@@ -132,6 +135,8 @@ class FakeOutlet:
         waiting, self._waiting = self._waiting, []
         self._size = 0
         self._link.sent += waiting
+        if waiting and self._link.left is not None:
+            self._link.left()
         if self._paused:
             self._paused = False
             if self.producer is not None:

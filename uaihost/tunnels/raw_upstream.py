@@ -141,8 +141,9 @@ class RawUpstream:
             # the connection ends.
             self._feed.flush()
             self._finish()
-            self._transport.loseConnection()
+            # First the timer: a socket that we have closed on our side already is gone at once.
             self._linger = self._clock.callLater(LINGER, self._destroy)
+            self._transport.loseConnection()
             self._receiver.ended("upstream closed")
         else:
             self._fail("the server closed the connection before it answered")
