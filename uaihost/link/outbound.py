@@ -109,6 +109,7 @@ class Outbound:
         for ring in (self._fresh, self._rotation):
             for outlet in ring:
                 self.total -= outlet.forget()
+                outlet.listed = False
             ring.clear()
         self._control.clear()
         self._starved.clear()
