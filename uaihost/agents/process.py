@@ -54,6 +54,25 @@ class Listener(Protocol):
         """It cannot be started or reached. Nothing more is tried."""
 
 
+class Process(Protocol):
+    """What a session uses of AgentProcess."""
+
+    @property
+    def connected(self) -> bool: ...
+    def attach(self, offset: int) -> None: ...
+    def write_line(self, number: int, line: bytes) -> None: ...
+    def holds(self, number: int) -> bool: ...
+    def first_unacknowledged(self, default: int) -> int: ...
+    def forget_lines(self) -> None: ...
+    def signal(self, name: str) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def renew(self) -> None: ...
+    def quit(self) -> None: ...
+    def detach(self) -> None: ...
+    async def stop(self, grace: float) -> None: ...
+
+
 class Unreachable(Exception):
     """The socket is not there, or not what it should be."""
 
@@ -104,6 +123,10 @@ class AgentProcess:
         """Whether that line was given but has not been acknowledged."""
         return number in self._unacknowledged
 
+    def first_unacknowledged(self, default: int) -> int:
+        """The lowest number that the keeper has not acknowledged, or `default`."""
+        return min(self._unacknowledged, default=default)
+
     def forget_lines(self) -> None:
         """Do not send again what the keeper has not acknowledged."""
         self._unacknowledged.clear()
@@ -133,6 +156,11 @@ class AgentProcess:
             if late.active():
                 late.cancel()
         self.quit()
+
+    def renew(self) -> None:
+        """End this keeper, then start and reach a new one."""
+        if self._connection is not None:
+            self._connection.say({"quit": True})
 
     def quit(self) -> None:
         """End the keeper and what is left of the agent, and let go."""

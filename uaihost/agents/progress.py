@@ -1,0 +1,164 @@
+"""What an agent's events do to its durable row, and what the channel is to hear of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from sqlite3 import Connection
+from typing import Protocol
+
+import attrs
+
+from uaihost.agents import turn
+from uaihost.agents.adapter import (
+    AgentEvent,
+    Message,
+    PermissionAsked,
+    PermissionWithdrawn,
+    SessionStarted,
+    TextDelta,
+    ToolEnded,
+    ToolStarted,
+    TurnEnded,
+    Usage,
+)
+from uaihost.agents.turn import Input, State
+from uaihost.ids import new_id
+from uaihost.state.channel import AgentRow
+from uaihost.wire.events import AgentState
+
+# The longest message that is kept whole, characters; the same as for people's words.
+MESSAGE_LIMIT = 256 << 10
+DETAIL_LIMIT = 200
+
+STATES: dict[State, AgentState] = {
+    State.STARTING: "starting",
+    State.IDLE: "idle",
+    State.BUSY: "thinking",
+    State.AWAITING: "awaiting-permission",
+    State.INTERRUPTING: "thinking",
+    State.STOPPED: "stopped",
+    State.FAILED: "failed",
+}
+
+
+@attrs.frozen
+class Said:
+    """A whole message of the agent."""
+
+    message_id: str
+    text: str
+
+
+@attrs.frozen
+class Activity:
+    state: AgentState
+    detail: str | None = None
+
+
+@attrs.frozen
+class Note:
+    """For the people in the channel, from the system."""
+
+    text: str
+
+
+@attrs.frozen
+class Decided:
+    """A permission was decided by a person."""
+
+    request_id: str
+    decision: str
+    by: str
+
+
+Happening = Said | Activity | Note | Decided | PermissionAsked | PermissionWithdrawn | Usage
+
+
+class Room(Protocol):
+    """What a session needs of its channel."""
+
+    async def record(
+        self, agent_id: str, happened: Sequence[Happening], write: Callable[[Connection], None]
+    ) -> None:
+        """One transaction: `write` and all that `happened` means to the channel. Then it is published."""
+
+    def streamed(self, agent_id: str, message_id: str, text: str) -> None:
+        """The next piece of a message that will be `Said`."""
+
+    async def start(self, agent_id: str, argv: Sequence[str]) -> None:
+        """Start the keeper with this command in the task's container. HostError if that cannot be."""
+
+
+class Progress:
+    """An agent's row as it changes.
+
+    asked: the agent's names of the requests that it waits for; pieces: (message id, text) of what it has
+    streamed of a message that has not come whole; whoever publishes them empties it.
+    """
+
+    def __init__(self, row: AgentRow, asked: frozenset[str] = frozenset()) -> None:
+        self.row = row
+        self.asked = set(asked)
+        self.activity: AgentState = STATES[State(row.state)]
+        self.pieces: list[tuple[str, str]] = []
+
+    @property
+    def state(self) -> State:
+        return State(self.row.state)
+
+    def apply(self, event: AgentEvent) -> list[Happening]:
+        match event:
+            case SessionStarted(session_id=session_id):
+                self.row = attrs.evolve(self.row, session_id=session_id)
+                return [self.step(Input.READY)]
+            case TextDelta(text=text):
+                room = MESSAGE_LIMIT - len(self.row.partial)
+                self.row = attrs.evolve(self.row, partial=self.row.partial + text[: max(0, room)])
+                self.pieces.append((self.row.answer_id, text))
+                return []
+            case Message(text=text):
+                self.pieces.clear()
+                return self._say(text)
+            case ToolStarted(name=name, detail=detail):
+                return [self._activity("tool", f"{name}: {detail}"[:DETAIL_LIMIT])]
+            case ToolEnded():
+                return [self._activity(STATES[self.state])]
+            case PermissionAsked(request_id=request_id):
+                self.asked.add(request_id)
+                return [event, self.step(Input.ASKED)]
+            case PermissionWithdrawn(request_id=request_id):
+                self.asked.discard(request_id)
+                settled = not self.asked and self.state is State.AWAITING
+                return [event, self.step(Input.SETTLED)] if settled else [event]
+            case TurnEnded(error=error):
+                return self._end_turn(error)
+            case Usage():
+                return [event]
+
+    def _say(self, text: str) -> list[Happening]:
+        if len(text) > MESSAGE_LIMIT:
+            text = text[:MESSAGE_LIMIT] + f"\n[cut: {len(text) - MESSAGE_LIMIT} more characters]"
+        said = Said(self.row.answer_id, text)
+        self.row = attrs.evolve(self.row, answer_id=new_id(), partial="")
+        return [said] if text.strip() else []
+
+    def _end_turn(self, error: str | None) -> list[Happening]:
+        happened = self.unfinished()
+        if error:
+            happened.append(Note(f"@{self.row.agent_id} could not finish: {error}"))
+        return [*happened, self.step(Input.ENDED)]
+
+    def unfinished(self) -> list[Happening]:
+        """What it had said of a message that never came whole, and the requests nobody waits for now."""
+        happened = self._say(self.row.partial)
+        happened += [PermissionWithdrawn(request_id) for request_id in sorted(self.asked)]
+        self.asked.clear()
+        return happened
+
+    def step(self, given: Input) -> Activity:
+        self.row = attrs.evolve(self.row, state=turn.step(self.state, given).value)
+        return self._activity(STATES[self.state])
+
+    def _activity(self, state: AgentState, detail: str | None = None) -> Activity:
+        self.activity = state
+        return Activity(state, detail)

@@ -1,0 +1,459 @@
+"""One agent of a crew: what it is told next, what it says, how it is kept alive.
+
+It owns the turn machine, the agent's process and the agent's durable row. Everything that happens runs one
+piece at a time, and each piece of output is stored together with its offset: after a restart of the daemon
+the same row, the same offset and the lines not yet acknowledged are where it goes on. It knows its channel
+only as a `Room`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from sqlite3 import Connection
+from typing import Any, TypeVar
+
+import attrs
+from twisted.internet.defer import DeferredLock, ensureDeferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from uaihost.agents import turn
+from uaihost.agents.adapter import Adapter, TurnEnded
+from uaihost.agents.framing import Hello
+from uaihost.agents.process import Listener, Process, Starter
+from uaihost.agents.progress import DETAIL_LIMIT, Decided, Happening, Note, Progress, Room
+from uaihost.agents.recovery import SOON, Crashes, exit_reason
+from uaihost.agents.turn import Input, State
+from uaihost.errors import HostError
+from uaihost.ids import new_id
+from uaihost.interfaces import Store
+from uaihost.state import channel as table
+from uaihost.state.channel import AgentRow, LineRow
+from uaihost.wire.events import AgentState
+
+log = Logger()
+T = TypeVar("T")
+
+# How long the agent's own interrupt may take, and then its end by TERM, seconds.
+INTERRUPT_LIMIT = 5.0
+KILL_AFTER = 2.0
+# Between TERM and KILL at a stop, seconds.
+STOP_GRACE = 3.0
+# Before the session is opened anew after a fault of ours (a full disk), seconds.
+FAULT_PAUSE = 5.0
+# Lines that wait to be stored, bytes, at which the socket is paused; and the most in one transaction.
+HIGH_WATER = 8 << 20
+BATCH = 1 << 20
+
+MakeProcess = Callable[[str, Starter, Listener], Process]
+
+
+class Session:
+    """One agent, from `open` until `detach` or `stop`."""
+
+    def __init__(
+        self,
+        clock: Any,
+        store: Store,
+        room: Room,
+        row: AgentRow,
+        make_adapter: Callable[[AgentRow], Adapter],
+        make_process: MakeProcess,
+    ) -> None:
+        self._progress = Progress(row)
+        self._clock = clock
+        self._store = store
+        self._room = room
+        self._make_adapter = make_adapter
+        self._make_process = make_process
+        self._adapter = make_adapter(row)
+        self._process: Process | None = None
+        self._lock = DeferredLock()
+        self._closed = False
+        self._lines: deque[tuple[bytes | None, int]] = deque()
+        self._waiting = 0
+        self._new_run: Hello | None = None
+        self._dead_run: str | None = None
+        self._prompt = -1
+        self._crashes = Crashes()
+        self._planned = False
+        self._timer: IDelayedCall | None = None
+
+    # ---- what the channel asks for
+
+    @property
+    def row(self) -> AgentRow:
+        """Its durable state, as stored or about to be."""
+        return self._progress.row
+
+    @property
+    def state(self) -> State:
+        return self._progress.state
+
+    @property
+    def activity(self) -> AgentState:
+        return self._progress.activity
+
+    async def open(self) -> None:
+        """Go on from the stored row: attach to what lives, start what does not."""
+        await self._alone(self._open)
+
+    def pump(self) -> None:
+        """Something may wait for the agent."""
+        self._later(self._next_prompt)
+
+    async def interrupt(self) -> None:
+        """End the turn, by force if it takes longer than INTERRUPT_LIMIT; the session is kept."""
+        await self._alone(self._interrupt)
+
+    async def answer(self, decide: Callable[[], tuple[str, Decided] | None]) -> None:
+        """Give a decision. `decide`, called when nothing else happens, names the agent's request and the
+        decision; None if there is nothing to do any more; it may raise."""
+
+        async def give() -> None:
+            found = decide()
+            if found is None:
+                return
+            asked_as, decided = found
+            self._progress.asked.discard(asked_as)
+            happened: list[Happening] = [decided]
+            if not self._progress.asked and self.state is State.AWAITING:
+                happened.append(self._progress.step(Input.SETTLED))
+            line = self._adapter.answer(asked_as, decided.decision == "accept")
+            await self._commit(happened, [(line, None)])
+
+        await self._alone(give)
+
+    async def configure(self, row: AgentRow) -> None:
+        """Take over what the crew's list says of it; a restart makes kind, model and instructions count."""
+
+        async def work() -> None:
+            names = ("position", "present", "label", "kind", "model", "instructions")
+            self._change(**{name: getattr(row, name) for name in names})
+            await self._commit([])
+
+        await self._alone(work)
+
+    async def restart(self) -> None:
+        """End the agent whatever it does and start it anew with its session."""
+
+        async def work() -> None:
+            happened = [*self._lose_turn(), self._progress.step(Input.RESTART)]
+            self._crashes.count = 0
+            self._let_go(quit_keeper=True)
+            await self._commit(happened)
+            self._start_in(SOON)
+
+        await self._alone(work)
+
+    async def stop(self) -> None:
+        """End the agent for good. Bounded in time."""
+        self._closed = True
+        self._cancel_timer()
+        process, self._process = self._process, None
+        if process is not None:
+            await process.stop(STOP_GRACE)
+
+        async def work() -> None:
+            happened = [*self._lose_turn(), self._progress.step(Input.STOP)]
+            await self._commit(happened, write=self._drop_all_lines)
+
+        await self._locked(work)
+
+    async def detach(self) -> None:
+        """The daemon goes away: let go of the agent, which lives on, once what runs has been stored."""
+        self._closed = True
+        self._cancel_timer()
+        if self._process is not None:
+            self._process.detach()
+        await self._lock.acquire()
+        self._lock.release()
+
+    # ---- what the process tells (Listener)
+
+    def greeted(self, hello: Hello) -> None:
+        assert self._process is not None
+        if hello.run == self._dead_run:
+            self._process.renew()
+            return
+        if hello.out_end < self.row.cursor:
+            log.warn("the output of agent {agent} has been cut short", agent=self.row.agent_id)
+            self._change(cursor=hello.out_end)
+        if hello.run == self.row.run:
+            self._later(self._reattached)
+        else:
+            self._process.forget_lines()
+            self._new_run = hello
+            self._later(self._begin_run)
+
+    def line_received(self, line: bytes | None, end: int) -> None:
+        if not self._lines:
+            self._later(self._drain)
+        self._lines.append((line, end))
+        self._waiting += len(line or b"")
+        if self._waiting > HIGH_WATER and self._process is not None:
+            self._process.pause()
+
+    def agent_exited(self, status: int, err: str) -> None:
+        process, why = self._process, exit_reason(status, err)
+        self._later(lambda: self._down(process, why))
+
+    def process_lost(self, reason: str) -> None:
+        process, why = self._process, f"It cannot be reached: {reason}"
+        self._later(lambda: self._down(process, why))
+
+    # ---- one thing at a time
+
+    async def _locked(self, work: Callable[[], Awaitable[T]]) -> T:
+        await self._lock.acquire()
+        try:
+            return await work()
+        finally:
+            self._lock.release()
+
+    async def _alone(self, work: Callable[[], Awaitable[None]]) -> None:
+        async def unless_closed() -> None:
+            if self._closed:
+                return
+            try:
+                await work()
+            except HostError:
+                raise
+            except Exception:
+                self._fault()
+                raise
+
+        await self._locked(unless_closed)
+
+    def _later(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        ensureDeferred(self._alone(work)).addErrback(self._log)
+
+    def _log(self, failure: Failure) -> None:
+        log.failure("agent {agent} is opened anew", failure, agent=self.row.agent_id)
+
+    def _fault(self) -> None:
+        """What was in memory may not be what is stored: begin again from the store."""
+        self._let_go(quit_keeper=False)
+        if not self._closed:
+            self._cancel_timer()
+            self._timer = self._clock.callLater(FAULT_PAUSE, self._later, self._open)
+
+    def _change(self, **fields: Any) -> None:
+        self._progress.row = attrs.evolve(self.row, **fields)
+
+    async def _open(self) -> None:
+        task_id, agent_id = self.row.task_id, self.row.agent_id
+        row, lines, permissions = await self._store.run(
+            lambda db: (
+                table.agent(db, task_id, agent_id),
+                table.lines(db, task_id, agent_id),
+                table.permissions(db, task_id),
+            )
+        )
+        asked = [each.asked_as for each in permissions if each.agent_id == agent_id and not each.decision]
+        self._progress = Progress(row or self.row, frozenset(asked))
+        self._adapter = self._make_adapter(self.row)
+        if self.state not in (State.STOPPED, State.FAILED):
+            self._attach(lines)
+
+    def _attach(self, lines: Sequence[LineRow] = ()) -> None:
+        self._process = self._make_process(self.row.agent_id, self._start, self)
+        for line in lines:
+            if line.prompt is not None:
+                self._prompt = line.number
+            self._process.write_line(line.number, line.line)
+        self._process.attach(self.row.cursor)
+
+    async def _start(self) -> None:
+        await self._room.start(self.row.agent_id, self._adapter.argv(self.row.session_id))
+
+    # ---- the agent's output
+
+    async def _drain(self) -> None:
+        while self._lines and not self._closed:
+            await self._begin_run()
+            await self._commit(self._take_batch())
+            for message_id, text in self._progress.pieces:
+                self._room.streamed(self.row.agent_id, message_id, text)
+            self._progress.pieces.clear()
+        await self._begin_run()
+        if self._process is not None:
+            self._process.resume()
+        await self._next_prompt()
+
+    def _take_batch(self) -> list[Happening]:
+        """Apply lines up to BATCH, none beyond the start of a new run."""
+        happened: list[Happening] = []
+        taken = 0
+        while self._lines and taken < BATCH:
+            if self._new_run is not None and self.row.cursor >= self._new_run.start:
+                break
+            line, end = self._lines.popleft()
+            taken += len(line or b"") + 1
+            self._waiting -= len(line or b"")
+            self._change(cursor=end)
+            for event in self._adapter.feed(line) if line is not None else ():
+                happened += self._progress.apply(event)
+                if isinstance(event, TurnEnded):
+                    self._cancel_timer()
+                    self._crashes.count = 0
+                    self._planned = False
+        return happened
+
+    # ---- the agent's input
+
+    async def _next_prompt(self) -> None:
+        process = self._process
+        if self.state is not State.IDLE or process is None or self._new_run is not None:
+            return
+        task_id, agent_id = self.row.task_id, self.row.agent_id
+        waiting = await self._store.run(lambda db: table.queued(db, task_id, agent_id))
+        if waiting is None:
+            return
+        position, text = waiting
+        line = self._adapter.prompt(text)
+        self._prompt = self.row.next_line
+        await self._commit(
+            [self._progress.step(Input.PROMPT)],
+            [(line, text)],
+            lambda db: table.dequeue(db, task_id, agent_id, position),
+        )
+
+    async def _interrupt(self) -> None:
+        if self.state not in (State.BUSY, State.AWAITING) or self._process is None:
+            return
+        line = self._adapter.interrupt()
+        self._progress.step(Input.INTERRUPT)
+        await self._commit([], [(line, None)] if line is not None else [])
+        if line is None:
+            self._process.signal("INT")
+        self._watch_interrupt()
+
+    def _watch_interrupt(self) -> None:
+        self._cancel_timer()
+        self._timer = self._clock.callLater(INTERRUPT_LIMIT, self._force, "TERM")
+
+    def _force(self, name: str) -> None:
+        self._planned = True
+        if self._process is not None:
+            self._process.signal(name)
+        self._timer = self._clock.callLater(KILL_AFTER, self._force, "KILL")
+
+    # ---- the agent's process
+
+    async def _reattached(self) -> None:
+        """The process that was left is there still."""
+        if self.state is State.INTERRUPTING:
+            self._watch_interrupt()
+        await self._next_prompt()
+
+    async def _begin_run(self) -> None:
+        """A new process: once all output of the last one has taken effect, open the conversation."""
+        hello = self._new_run
+        if hello is None or self.row.cursor < hello.start:
+            return
+        self._new_run = None
+        task_id, agent_id = self.row.task_id, self.row.agent_id
+        lines = await self._store.run(lambda db: table.lines(db, task_id, agent_id))
+        # A word that the last process never got is said to this one.
+        again = [line.prompt for line in lines if line.prompt and line.number >= hello.stdin_next]
+        happened: list[Happening] = []
+        if self.state in turn.IN_TURN:
+            happened = self._lose_turn()
+            if not again:
+                happened.append(
+                    Note(f"@{agent_id} was started anew in the middle of its turn. Say it again.")
+                )
+        happened.append(self._progress.step(Input.EXITED))
+        self._prompt = -1
+        self._change(run=hello.run, answer_id=self.row.answer_id or new_id(), memory="")
+        self._change(next_line=max(self.row.next_line, hello.stdin_next))
+        self._adapter = self._make_adapter(self.row)
+
+        def write(db: Connection) -> None:
+            self._drop_all_lines(db)
+            for text in reversed(again):
+                table.enqueue(db, task_id, agent_id, text, first=True)
+
+        await self._commit(happened, [(self._adapter.open(self.row.session_id), None)], write)
+
+    async def _down(self, process: Process | None, why: str) -> None:
+        """The process is gone: say so, and start it again while that makes sense."""
+        if process is None or process is not self._process:
+            return
+        lost = self.state in turn.IN_TURN and not process.holds(self._prompt)
+        planned, self._planned = self._planned, False
+        then = self._crashes.follow(self.row.agent_id, why, planned=planned, lost=lost)
+        happened = [*self._lose_turn(), Note(then.text)]
+        if then.delay is None:
+            happened.append(attrs.evolve(self._progress.step(Input.GAVE_UP), detail=why[:DETAIL_LIMIT]))
+        else:
+            happened.append(self._progress.step(Input.EXITED))
+        self._let_go(quit_keeper=True)
+        await self._commit(happened)
+        if then.delay is not None:
+            self._start_in(then.delay)
+
+    def _lose_turn(self) -> list[Happening]:
+        self._cancel_timer()
+        return self._progress.unfinished()
+
+    def _let_go(self, *, quit_keeper: bool) -> None:
+        process, self._process = self._process, None
+        self._lines.clear()
+        self._waiting = 0
+        self._new_run = None
+        if process is not None and quit_keeper:
+            self._dead_run = self.row.run
+            process.quit()
+        elif process is not None:
+            process.detach()
+
+    def _start_in(self, delay: float) -> None:
+        async def again() -> None:
+            if self._process is None:
+                task_id, agent_id = self.row.task_id, self.row.agent_id
+                self._attach(await self._store.run(lambda db: table.lines(db, task_id, agent_id)))
+
+        self._cancel_timer()
+        self._timer = self._clock.callLater(delay, self._later, again)
+
+    # ---- storing
+
+    def _drop_all_lines(self, db: Connection) -> None:
+        table.drop_lines(db, self.row.task_id, self.row.agent_id, below=1 << 62)
+
+    async def _commit(
+        self,
+        happened: Sequence[Happening],
+        lines: Sequence[tuple[bytes, str | None]] = (),
+        write: Callable[[Connection], None] = lambda db: None,
+    ) -> None:
+        """Store the row, what happened, and lines for the agent, each with the prompt it carries; send those."""
+        process = self._process
+        first = self.row.next_line
+        numbered = [LineRow(first + n, line, prompt) for n, (line, prompt) in enumerate(lines)]
+        self._change(next_line=first + len(numbered), memory=self._adapter.memory())
+        row = self.row
+        acknowledged = 0
+        if process is not None and self._new_run is None:
+            acknowledged = process.first_unacknowledged(first)
+
+        def store(db: Connection) -> None:
+            table.save_agent(db, row)
+            table.drop_lines(db, row.task_id, row.agent_id, below=acknowledged)
+            write(db)
+            for line in numbered:
+                table.add_line(db, row.task_id, row.agent_id, line)
+
+        await self._room.record(row.agent_id, happened, store)
+        if self._process is not None and self._process is process:
+            for line in numbered:
+                process.write_line(line.number, line.line)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None

@@ -1,0 +1,262 @@
+"""The tables of channels (migrations/0002_channel.sql): SQL in, records out.
+
+Every function takes the connection of the transaction it is part of. Times are milliseconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from sqlite3 import Connection
+from typing import Any, Literal
+
+import attrs
+
+AuthorKind = Literal["user", "agent", "system"]
+
+
+@attrs.frozen
+class ChannelRow:
+    task_id: str
+    open: bool
+    cwd: str
+    hops_left: int
+
+
+@attrs.frozen
+class AgentRow:
+    """A member of a crew and all that its session needs to go on (the migration says what each column is)."""
+
+    task_id: str
+    agent_id: str
+    position: int
+    present: bool
+    label: str
+    kind: str
+    model: str | None
+    instructions: str
+    state: str = "starting"
+    run: str | None = None
+    cursor: int = 0
+    next_line: int = 0
+    session_id: str | None = None
+    memory: str = ""
+    answer_id: str = ""
+    partial: str = ""
+
+
+@attrs.frozen
+class MessageRow:
+    task_id: str
+    seq: int
+    message_id: str
+    at: int
+    author_kind: AuthorKind
+    author_id: str
+    author_label: str
+    text: str
+    routed_to: tuple[str, ...]
+
+
+@attrs.frozen
+class LineRow:
+    """A line for an agent's stdin; prompt: the queued text, if the line begins a turn."""
+
+    number: int
+    line: bytes
+    prompt: str | None
+
+
+@attrs.frozen
+class PermissionRow:
+    """asked_as: the agent's own name of the request; input: JSON; decision: None while it is open."""
+
+    task_id: str
+    agent_id: str
+    request_id: str
+    asked_as: str
+    at: int
+    tool: str
+    title: str
+    input: str
+    input_hash: str
+    decision: str | None = None
+    decided_by: str | None = None
+    decided_at: int | None = None
+
+
+# ---- channels and crews
+
+
+def save_channel(db: Connection, row: ChannelRow) -> None:
+    _put(db, "channels", attrs.asdict(row))
+
+
+def channel(db: Connection, task_id: str) -> ChannelRow | None:
+    found = db.execute(
+        "SELECT task_id, open, cwd, hops_left FROM channels WHERE task_id = ?", (task_id,)
+    ).fetchone()
+    return ChannelRow(found[0], bool(found[1]), found[2], found[3]) if found else None
+
+
+def set_hops(db: Connection, task_id: str, hops: int) -> None:
+    db.execute("UPDATE channels SET hops_left = ? WHERE task_id = ?", (hops, task_id))
+
+
+def close_channel(db: Connection, task_id: str) -> None:
+    """Nobody is in it any more and nothing waits to be said; the history stays."""
+    db.execute("UPDATE channels SET open = 0 WHERE task_id = ?", (task_id,))
+    db.execute("UPDATE channel_agents SET state = 'stopped' WHERE task_id = ?", (task_id,))
+    db.execute("DELETE FROM channel_queue WHERE task_id = ?", (task_id,))
+    db.execute("DELETE FROM channel_lines WHERE task_id = ?", (task_id,))
+
+
+def save_agent(db: Connection, row: AgentRow) -> None:
+    _put(db, "channel_agents", attrs.asdict(row))
+
+
+def agents(db: Connection, task_id: str) -> list[AgentRow]:
+    """Everybody who is or was in the crew, in its order."""
+    names = [field.name for field in attrs.fields(AgentRow)]
+    rows = db.execute(
+        f"SELECT {', '.join(names)} FROM channel_agents WHERE task_id = ? ORDER BY position", (task_id,)
+    )
+    return [AgentRow(**{**dict(zip(names, row, strict=True)), "present": bool(row[3])}) for row in rows]
+
+
+def agent(db: Connection, task_id: str, agent_id: str) -> AgentRow | None:
+    return next((row for row in agents(db, task_id) if row.agent_id == agent_id), None)
+
+
+def partners(db: Connection, task_id: str) -> dict[str, str]:
+    """Author id to the agent that author spoke with last."""
+    return dict(
+        db.execute(
+            "SELECT author_id, agent_id FROM channel_partners WHERE task_id = ?", (task_id,)
+        ).fetchall()
+    )
+
+
+def set_partner(db: Connection, task_id: str, author_id: str, agent_id: str) -> None:
+    _put(db, "channel_partners", {"task_id": task_id, "author_id": author_id, "agent_id": agent_id})
+
+
+# ---- messages
+
+
+def add_message(db: Connection, row: MessageRow) -> int:
+    """Stores the message under the task's next number and returns that; `row.seq` is not looked at."""
+    (seq,) = db.execute(
+        "SELECT COALESCE(MAX(seq), 0) + 1 FROM channel_messages WHERE task_id = ?", (row.task_id,)
+    ).fetchone()
+    fields = attrs.asdict(row) | {"seq": seq, "routed_to": json.dumps(row.routed_to)}
+    _insert(db, "channel_messages", fields)
+    return int(seq)
+
+
+def message(db: Connection, task_id: str, message_id: str) -> MessageRow | None:
+    rows = _messages(db, "task_id = ? AND message_id = ?", (task_id, message_id))
+    return rows[0] if rows else None
+
+
+def messages_after(db: Connection, task_id: str, seq: int, limit: int) -> list[MessageRow]:
+    return _messages(db, "task_id = ? AND seq > ? ORDER BY seq LIMIT ?", (task_id, seq, limit))
+
+
+def _messages(db: Connection, where: str, given: Sequence[Any]) -> list[MessageRow]:
+    names = [field.name for field in attrs.fields(MessageRow)]
+    rows = db.execute(f"SELECT {', '.join(names)} FROM channel_messages WHERE {where}", given)
+    return [
+        MessageRow(**dict(zip(names, row, strict=True)) | {"routed_to": tuple(json.loads(row[8]))})
+        for row in rows
+    ]
+
+
+# ---- words that wait, and lines on their way
+
+
+def enqueue(db: Connection, task_id: str, agent_id: str, text: str, *, first: bool = False) -> None:
+    """Behind what waits for the agent already, or before it."""
+    edge = "MIN(position) - 1" if first else "MAX(position) + 1"
+    db.execute(
+        f"INSERT INTO channel_queue SELECT ?, ?, COALESCE({edge}, 0), ? FROM channel_queue "
+        "WHERE task_id = ? AND agent_id = ?",
+        (task_id, agent_id, text, task_id, agent_id),
+    )
+
+
+def queued(db: Connection, task_id: str, agent_id: str) -> tuple[int, str] | None:
+    """The position and the text of what the agent is to be told next."""
+    found = db.execute(
+        "SELECT position, text FROM channel_queue WHERE task_id = ? AND agent_id = ? "
+        "ORDER BY position LIMIT 1",
+        (task_id, agent_id),
+    ).fetchone()
+    return (found[0], found[1]) if found else None
+
+
+def dequeue(db: Connection, task_id: str, agent_id: str, position: int) -> None:
+    db.execute(
+        "DELETE FROM channel_queue WHERE task_id = ? AND agent_id = ? AND position = ?",
+        (task_id, agent_id, position),
+    )
+
+
+def queue_length(db: Connection, task_id: str, agent_id: str) -> int:
+    (count,) = db.execute(
+        "SELECT COUNT(*) FROM channel_queue WHERE task_id = ? AND agent_id = ?", (task_id, agent_id)
+    ).fetchone()
+    return int(count)
+
+
+def add_line(db: Connection, task_id: str, agent_id: str, row: LineRow) -> None:
+    _insert(db, "channel_lines", {"task_id": task_id, "agent_id": agent_id, **attrs.asdict(row)})
+
+
+def lines(db: Connection, task_id: str, agent_id: str) -> list[LineRow]:
+    rows = db.execute(
+        "SELECT number, line, prompt FROM channel_lines WHERE task_id = ? AND agent_id = ? ORDER BY number",
+        (task_id, agent_id),
+    )
+    return [LineRow(*row) for row in rows]
+
+
+def drop_lines(db: Connection, task_id: str, agent_id: str, below: int) -> None:
+    """Forget the lines with a number below `below`."""
+    db.execute(
+        "DELETE FROM channel_lines WHERE task_id = ? AND agent_id = ? AND number < ?",
+        (task_id, agent_id, below),
+    )
+
+
+# ---- permissions
+
+
+def add_permission(db: Connection, row: PermissionRow) -> None:
+    _insert(db, "channel_permissions", attrs.asdict(row))
+
+
+def permissions(db: Connection, task_id: str) -> list[PermissionRow]:
+    names = [field.name for field in attrs.fields(PermissionRow)]
+    rows = db.execute(
+        f"SELECT {', '.join(names)} FROM channel_permissions WHERE task_id = ? ORDER BY at", (task_id,)
+    )
+    return [PermissionRow(*row) for row in rows]
+
+
+def decide(db: Connection, row: PermissionRow) -> None:
+    """Store `row`'s decision, unless there is one."""
+    db.execute(
+        "UPDATE channel_permissions SET decision = ?, decided_by = ?, decided_at = ? "
+        "WHERE task_id = ? AND agent_id = ? AND request_id = ? AND decision IS NULL",
+        (row.decision, row.decided_by, row.decided_at, row.task_id, row.agent_id, row.request_id),
+    )
+
+
+def _put(db: Connection, table: str, fields: Mapping[str, Any]) -> None:
+    _insert(db, table, fields, "INSERT OR REPLACE")
+
+
+def _insert(db: Connection, table: str, fields: Mapping[str, Any], verb: str = "INSERT") -> None:
+    marks = ", ".join("?" * len(fields))
+    db.execute(f"{verb} INTO {table} ({', '.join(fields)}) VALUES ({marks})", tuple(fields.values()))
