@@ -244,7 +244,7 @@ class AgentStatus:
 Json = dict[str, Any]
 
 
-# ---- what taskUp and taskDown hear from workspaces and containers -------------------------------------------
+# ---- what taskUp and taskDown hear from workspaces and containers ------------------------------------------
 
 
 @attrs.frozen
