@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from OpenSSL.crypto import Error as CertificateError
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
 from twisted.internet.defer import Deferred
@@ -99,6 +100,7 @@ class _Opening:
         self._factory = factory
         self._socket: MessageSocket | None = None
         self._protocol: IProtocol | None = None
+        self._attempt: Deferred[IProtocol] | None = None
         self._given_up = False
         self._timeout = clock.callLater(OPEN_TIMEOUT, self._expired)
         self._attempt = endpoint.connect(ClientSocketFactory(url, clock, self._opened, self._lost))
@@ -110,6 +112,7 @@ class _Opening:
             socket.abort()
 
     def _opened(self, socket: MessageSocket) -> None:
+        self._socket = socket
         if self._given_up:
             socket.abort()
             return
@@ -152,7 +155,7 @@ class _Opening:
             self._timeout.cancel()
         if self._socket is not None:
             self._socket.abort()
-        else:
+        elif self._attempt is not None:
             self._attempt.cancel()
 
 
@@ -181,7 +184,7 @@ def _parse(url: str) -> tuple[str, int, bool]:
 def _trust(ca_file: Path) -> Any:
     try:
         found = [Certificate.loadPEM(pem) for pem in _CERTIFICATE.findall(ca_file.read_bytes())]
-    except (OSError, TLSError) as error:
+    except (OSError, CertificateError) as error:
         raise SettingError(f"the bridge's CA file {ca_file} cannot be read: {error}") from None
     if not found:
         raise SettingError(f"the bridge's CA file {ca_file} holds no PEM certificate")

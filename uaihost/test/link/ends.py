@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -12,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.test import iosim
 from zope.interface import implementer
 
+import uaihost
 from uaihost.interfaces import Entry
 from uaihost.link.protocol import ServerSocketFactory
 from uaihost.link.socket import MessageSocket
@@ -20,6 +22,8 @@ from uaihost.wire.codec import BadFrame, encode, from_host
 from uaihost.wire.frames import Frame, Ping, Pong
 
 T = TypeVar("T")
+
+_MIGRATIONS = Path(uaihost.__file__).parent.parent / "migrations"
 
 
 class BridgeEnd:
@@ -99,6 +103,7 @@ class Network:
                 iosim.FakeTransport(server, True),
                 client,
                 iosim.FakeTransport(client, False),
+                greet=False,
                 clock=self.clock,
             )
         )
@@ -106,7 +111,7 @@ class Network:
 
     def flush(self) -> None:
         """Carry everything that is on its way."""
-        while any([pump.flush() for pump in self.pumps]):
+        while sum(pump.flush() for pump in self.pumps):
             pass
 
     def advance(self, seconds: float) -> None:
@@ -131,10 +136,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.database = sqlite3.connect(":memory:", isolation_level=None)
-        self.database.execute(
-            "CREATE TABLE outbox (seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, "
-            "payload BLOB NOT NULL, at INTEGER NOT NULL)"
-        )
+        self.database.executescript((_MIGRATIONS / "0001_core.sql").read_text())
         self.slow = False
         self.error: Exception | None = None
         self._waiting: list[Deferred[None]] = []

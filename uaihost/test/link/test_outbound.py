@@ -362,7 +362,9 @@ class SchedulerProperties(SynchronousTestCase):
             endless(outbound, f"{number}", size)()
         for _ in range(30 * len(sizes)):
             pipe.drain()
-            self.assertLessEqual(outbound.total, len(sizes) * (HIGH_WATER + 2 * MESSAGE_LIMIT + 2 * UNIT_COST))
+            self.assertLessEqual(
+                outbound.total, len(sizes) * (HIGH_WATER + 2 * MESSAGE_LIMIT + 2 * UNIT_COST)
+            )
         served = [len(b"".join(parts)) for parts in streams(pipe.sent).values()]
         self.assertEqual(len(served), len(sizes))
         # Small pieces pay for their headers, hence the tenth; the rest is the bound of deficit round robin.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
 from uaihost.link.session import Greeting, Inbound, Proof, Session
@@ -13,10 +14,18 @@ from uaihost.test.link.fakes import Pipe
 from uaihost.test.support import given, strategies
 from uaihost.wire.frames import AgentKind, Capabilities, SshKeyOk
 
-KINDS = (
-    "bridge.hello command tunnel.open tunnel.requestEnd tunnel.close gh.connect.set gh.connect.clear "
-    "ssh.key.get ssh.key.ensure ssh.key.delete"
-).split()
+KINDS = [
+    "bridge.hello",
+    "command",
+    "tunnel.open",
+    "tunnel.requestEnd",
+    "tunnel.close",
+    "gh.connect.set",
+    "gh.connect.clear",
+    "ssh.key.get",
+    "ssh.key.ensure",
+    "ssh.key.delete",
+]
 
 SECRET = "s3cr3t-value"
 
@@ -207,16 +216,9 @@ class SessionTests(SynchronousTestCase):
 
 def _survives(name: str, payload: bytes) -> Any:
     def test(self: SessionTests) -> None:
-        from twisted.logger import eventAsText, globalLogPublisher
-
-        lines: list[str] = []
-
-        def observe(event: Any) -> None:
-            lines.append(eventAsText(event))
-
-        globalLogPublisher.addObserver(observe)
-        self.addCleanup(globalLogPublisher.removeObserver, observe)
-        self.session.text(payload)
+        with capturedLogs() as events:
+            self.session.text(payload)
+        lines = [eventAsText(event) for event in events]
         self.assertEqual(len(lines), 1, lines)
         self.assertNotIn(SECRET, lines[0])
         self.assertEqual((self.seen, self.data, self.bad), ([], [], []))
