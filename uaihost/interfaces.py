@@ -268,7 +268,8 @@ class WorkCopy:
 class Saved:
     """A project's work as it was put away. repository: the daemon's own that holds it now.
 
-    commit: the end of `branch`; wip: the branch that holds what was not committed, None when all was.
+    commit: the end of `branch`; wip: the branch that holds what was not committed, None when all was;
+    note: for people, what could not be kept as it was (the commits of a damaged work copy); mostly None.
     """
 
     slug: str
@@ -276,6 +277,7 @@ class Saved:
     commit: str
     wip: str | None
     repository: str
+    note: str | None = None
 
 
 @attrs.frozen

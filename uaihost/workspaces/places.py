@@ -1,0 +1,115 @@
+"""Where a task's files lie, and what the daemon remembers of a work copy. Nothing else builds these paths."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Protocol
+
+import attrs
+
+from uaihost.errors import ErrorCode, HostError
+
+_TASK = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_SLUG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}\Z")
+
+
+class Folders(Protocol):
+    """The part of the daemon's data folder that this room lives in."""
+
+    @property
+    def mirrors(self) -> Path:
+        """Bare repositories, `<key>.git`."""
+
+    @property
+    def tasks(self) -> Path:
+        """A folder per task."""
+
+
+@attrs.frozen
+class Record:
+    """What a work copy was made from. key: of its mirror; display: its address; base, head: commits."""
+
+    key: str
+    display: str
+    branch: str
+    base: str
+    head: str
+    name: str
+    email: str
+
+    def store(self, path: Path) -> None:
+        beside = path.with_suffix(".new")
+        with beside.open("w", encoding="utf-8") as file:
+            json.dump(attrs.asdict(self), file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.rename(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Record | None:
+        """The record in the file `path`; None when there is none that can be read."""
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+
+
+@attrs.frozen
+class Places:
+    """Paths of one work copy: task `task_id`, project `slug`.
+
+    copy: what the container sees. Everything else is the daemon's own and is mounted nowhere: `record`;
+    `repo`, the bare repository into which the copy's work is taken; `view`, `stage`: passing folders.
+    """
+
+    task: Path
+    copy: Path
+    own: Path
+
+    @classmethod
+    def of(cls, tasks: Path, task_id: str, slug: str) -> Places:
+        """
+        Raises:
+            HostError: `invalid_args`, one of the two cannot be the name of a folder.
+        """
+        task = task_folder(tasks, task_id)
+        if not _SLUG.match(slug) or slug.endswith((".lock", ".")) or ".." in slug:
+            raise HostError(
+                ErrorCode.INVALID_ARGS,
+                f"the project's slug {slug[:80]!r} must be 1 to 100 of A-Z, a-z, 0-9, '_', '.' and '-', "
+                "starting with a letter or digit",
+            )
+        return cls(task, task / "work" / slug, task / "git" / slug)
+
+    @property
+    def record(self) -> Path:
+        return self.own / "copy.json"
+
+    @property
+    def repo(self) -> Path:
+        return self.own / "repo.git"
+
+    @property
+    def view(self) -> Path:
+        return self.own / "view.git"
+
+    @property
+    def stage(self) -> Path:
+        return self.own / "stage"
+
+
+def task_folder(tasks: Path, task_id: str) -> Path:
+    """The folder of a task.
+
+    Raises:
+        HostError: `invalid_args`, the id cannot be the name of a folder.
+    """
+    if not _TASK.match(task_id):
+        raise HostError(
+            ErrorCode.INVALID_ARGS,
+            f"the task id {task_id[:80]!r} must be 1 to 64 of A-Z, a-z, 0-9, '_' and '-'",
+        )
+    return tasks / task_id

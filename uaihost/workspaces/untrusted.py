@@ -1,0 +1,326 @@
+"""Reading a folder that an agent may change at any moment: by descriptors, never through a symbolic link.
+
+Nothing here runs git. What git is to see of a work copy is first made a part of the daemon's own folders:
+objects and files as further hard links to the same content (no bytes are moved), refs as text that was read
+and checked. Blocking: callers bring it to a thread.
+"""
+
+# Names here are bytes, and places are descriptors.
+# ruff: noqa: PTH101, PTH103, PTH108, PTH119, PTH208, PTH211
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+
+import attrs
+
+from uaihost.errors import ErrorCode, HostError
+from uaihost.workspaces.branches import fault
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# NONBLOCK: a named pipe must not hold the thread.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+# Bytes: a loose ref is one line; packed refs and the list of stashes grow with their number.
+_REF_FILE = 1024
+_PACKED_REFS = 16 << 20
+_STASH_LOG = 1 << 20
+# Numbers above any honest work copy; beyond them an agent only wants to tire the host.
+MAX_REFS = 10_000
+MAX_STASHES = 100
+MAX_OBJECTS = 500_000
+_MAX_DEPTH = 20
+
+# What can happen to a name between listing and reading it, or because of what it names.
+_CHANGED = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ELOOP,
+    errno.EINVAL,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.ENXIO,
+    errno.EACCES,
+    errno.EPERM,
+}
+
+_OID = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
+_PACK = re.compile(r"pack-[0-9a-f]{40,64}\.(?:pack|idx)\Z")
+_FAN_OUT = re.compile(r"[0-9a-f]{2}\Z")
+_LOOSE = re.compile(r"[0-9a-f]{38,62}\Z")
+
+
+@attrs.frozen
+class Refs:
+    """What a work copy points at.
+
+    branch: the branch that is checked out, which may have no commit yet; None when HEAD is detached.
+    detached: the commit of a detached HEAD. heads: branch to commit. stashes: commits, newest first.
+    """
+
+    branch: str | None
+    detached: str | None
+    heads: dict[str, str]
+    stashes: tuple[str, ...]
+
+    @property
+    def head(self) -> str | None:
+        """The commit that is checked out."""
+        return self.detached if self.branch is None else self.heads.get(self.branch)
+
+
+def unreadable(why: str) -> HostError:
+    """The error for a work copy whose `.git` is not what a clone has."""
+    return HostError(ErrorCode.CONFLICT, f"the work copy's .git cannot be read: {why}")
+
+
+@contextmanager
+def folder(path: Path | str, parent: int | None = None) -> Iterator[int]:
+    """A descriptor of the folder `path`, which must not be a symbolic link.
+
+    Raises:
+        OSError: it is none.
+    """
+    descriptor = os.open(path, _DIRECTORY, dir_fd=parent)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def read_file(name: str, parent: int, limit: int) -> bytes | None:
+    """The content of a plain file of at most `limit` bytes; None when it is missing or anything else."""
+    try:
+        descriptor = os.open(name, _FILE, dir_fd=parent)
+    except OSError:
+        return None
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > limit:
+            return None
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            data = file.read(limit + 1)
+        return data if len(data) <= limit else None
+    finally:
+        os.close(descriptor)
+
+
+def take_git(copy: Path, view: Path) -> Refs:
+    """Read the refs of the work copy `copy` and link its objects into `view`/objects, a fresh folder.
+
+    Neither its configuration nor anything that points elsewhere (alternates, a common directory) is used.
+
+    Raises:
+        HostError: `conflict`, its `.git` is not a plain one; the message says in what.
+    """
+    try:
+        with folder(copy) as top, folder(".git", top) as git:
+            for name, parts in (("commondir", ()), ("alternates", ("objects", "info"))):
+                if _exists(git, parts, name):
+                    raise unreadable(f"it borrows from another repository ({'/'.join((*parts, name))})")
+            refs = _refs(git)
+            _link_objects(git, view / "objects")
+            return refs
+    except FileNotFoundError:
+        raise unreadable("it is missing") from None
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.ELOOP):
+            raise unreadable("it is not a plain folder") from None
+        raise unreadable(os.strerror(error.errno or 0)) from None
+
+
+def stage_files(copy: Path, names: Iterable[bytes], stage: Path) -> None:
+    """Make `stage` hold the files and symbolic links `names` of `copy`, at the same places.
+
+    Files are linked, not copied. What is missing, is something else, or lies behind a symbolic link is left
+    out, so that nothing from outside `copy` can come in, even while it is being changed.
+
+    Raises:
+        OSError: the host's fault, like a full disk.
+    """
+    with folder(copy) as top:
+        for directory, group in groupby(sorted(names, key=os.path.split), key=os.path.dirname):
+            target = os.fsencode(stage) + b"/" + directory
+            with _passing_over():
+                source = _descend(top, directory.split(b"/") if directory else [])
+                try:
+                    os.makedirs(target, exist_ok=True)
+                    for path in group:
+                        with _passing_over():
+                            _stage_one(os.path.basename(path), source, target)
+                finally:
+                    os.close(source)
+
+
+def _stage_one(name: bytes, source: int, target: bytes) -> None:
+    staged = target + b"/" + name
+    if stat.S_ISLNK(os.stat(name, dir_fd=source, follow_symlinks=False).st_mode):
+        os.symlink(os.readlink(name, dir_fd=source), staged)
+        return
+    _link(name, source, staged)
+    mode = os.lstat(staged).st_mode
+    if not mode & stat.S_IRUSR:
+        os.chmod(staged, stat.S_IMODE(mode) | stat.S_IRUSR)
+
+
+@contextmanager
+def _passing_over() -> Iterator[None]:
+    """What an agent can cause by changing the tree is passed over; the host's own faults are not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _CHANGED:
+            raise
+
+
+def _link(name: str | bytes, source: int, target: str | bytes) -> None:
+    """Link a plain file to `target`, in a folder that only the daemon can change."""
+    try:
+        os.link(name, target, src_dir_fd=source, follow_symlinks=False)
+    except PermissionError:
+        # Linux refuses links to what belongs to others (fs.protected_hardlinks).
+        _copy(name, source, target)
+        return
+    if not stat.S_ISREG(os.lstat(target).st_mode):
+        os.unlink(target)
+        raise OSError(errno.EINVAL, "not a plain file")
+
+
+def _copy(name: str | bytes, source: int, target: str | bytes) -> None:
+    descriptor = os.open(name, _FILE, dir_fd=source)
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a plain file")
+        made = os.open(
+            target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IMODE(found.st_mode) | stat.S_IRUSR
+        )
+        with os.fdopen(made, "wb") as copy:
+            while data := file.read(1 << 20):
+                copy.write(data)
+
+
+def _descend(top: int, parts: Iterable[bytes | str]) -> int:
+    current = os.dup(top)
+    for part in parts:
+        try:
+            deeper = os.open(part, _DIRECTORY, dir_fd=current)
+        finally:
+            os.close(current)
+        current = deeper
+    return current
+
+
+def _exists(git: int, parts: tuple[str, ...], name: str) -> bool:
+    try:
+        parent = _descend(git, parts)
+    except FileNotFoundError:
+        return False
+    try:
+        os.stat(name, dir_fd=parent, follow_symlinks=False)
+        return True
+    except FileNotFoundError:
+        return False
+    finally:
+        os.close(parent)
+
+
+def _refs(git: int) -> Refs:
+    heads: dict[str, str] = {}
+    stash = None
+    # Loose refs first: one that is packed meanwhile is then found in the second place.
+    try:
+        refs = _descend(git, ("refs",))
+    except FileNotFoundError:
+        pass
+    else:
+        stash = _oid(read_file("stash", refs, _REF_FILE))
+        _loose("heads", refs, "", heads, 0)
+        os.close(refs)
+    for line in (read_file("packed-refs", git, _PACKED_REFS) or b"").decode("utf-8", "replace").split("\n"):
+        oid, _, name = line.partition(" ")
+        if _OID.match(oid) and name == "refs/stash":
+            stash = stash or oid
+        elif _OID.match(oid) and name.startswith("refs/heads/"):
+            _put(heads, name.removeprefix("refs/heads/"), oid)
+    text = (read_file("HEAD", git, _REF_FILE) or b"").decode("utf-8", "replace").strip()
+    branch = text.removeprefix("ref: refs/heads/") if text.startswith("ref: refs/heads/") else None
+    if branch is not None and fault(branch):
+        branch = None
+    return Refs(branch, text if _OID.match(text) else None, heads, _stashes(git, stash))
+
+
+def _loose(name: str, parent: int, prefix: str, heads: dict[str, str], depth: int) -> None:
+    try:
+        directory = os.open(name, _DIRECTORY, dir_fd=parent)
+    except OSError:
+        return
+    try:
+        with os.scandir(directory) as entries:
+            found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        for inner, is_folder in found:
+            if not is_folder:
+                if oid := _oid(read_file(inner, directory, _REF_FILE)):
+                    _put(heads, prefix + inner, oid)
+            elif depth < _MAX_DEPTH:
+                _loose(inner, directory, f"{prefix}{inner}/", heads, depth + 1)
+    finally:
+        os.close(directory)
+
+
+def _put(heads: dict[str, str], name: str, oid: str) -> None:
+    if fault(name) is None:
+        heads.setdefault(name, oid)
+        if len(heads) > MAX_REFS:
+            raise unreadable(f"it has more than {MAX_REFS} branches")
+
+
+def _oid(data: bytes | None) -> str | None:
+    text = (data or b"").decode("ascii", "replace").strip()
+    return text if _OID.match(text) else None
+
+
+def _stashes(git: int, newest: str | None) -> tuple[str, ...]:
+    """The stashes below the newest are named only in the log of the ref."""
+    if newest is None:
+        return ()
+    found = {newest: None}
+    try:
+        logs = _descend(git, ("logs", "refs"))
+    except OSError:
+        return (newest,)
+    try:
+        log = read_file("stash", logs, _STASH_LOG) or b""
+    finally:
+        os.close(logs)
+    for line in reversed(log.decode("utf-8", "replace").split("\n")):
+        words = line.split(" ", 2)
+        if len(words) == 3 and _OID.match(words[1]) and len(found) < MAX_STASHES:
+            found[words[1]] = None
+    return tuple(found)
+
+
+def _link_objects(git: int, target: Path) -> None:
+    count = 0
+    with folder("objects", git) as objects:
+        names = os.listdir(objects)
+        # Packs last: what a repack in between moved from loose files into a pack is then still found.
+        for name in sorted(name for name in names if _FAN_OUT.match(name) or name == "pack"):
+            fitting = _PACK if name == "pack" else _LOOSE
+            with _passing_over(), folder(name, objects) as source:
+                inner = [found for found in os.listdir(source) if fitting.match(found)]
+                count += len(inner)
+                if count > MAX_OBJECTS:
+                    raise unreadable(f"it has more than {MAX_OBJECTS} object files")
+                (target / name).mkdir(parents=True, exist_ok=True)
+                # An index is only of use beside its pack, so the pack is linked first.
+                for found in sorted(inner, reverse=True):
+                    with _passing_over():
+                        _link(found, source, str(target / name / found))

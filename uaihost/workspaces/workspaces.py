@@ -1,0 +1,110 @@
+"""The room's front door: repositories in, work copies out, changes shown and kept.
+
+Knows nothing of containers, agents or commands; work copies are given to a container by their path.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from uaihost.blocking import Blocking
+from uaihost.interfaces import Identity, Saved, WorkCopy
+from uaihost.workspaces.copies import Copies
+from uaihost.workspaces.diff import Diffs
+from uaihost.workspaces.mirrors import Mirrors
+from uaihost.workspaces.places import Folders, Places, task_folder
+from uaihost.workspaces.removal import remove_tree
+from uaihost.workspaces.safe_git import Git
+from uaihost.workspaces.saving import Saving
+from uaihost.workspaces.snapshot import Snapshots
+from uaihost.workspaces.urls import parse
+
+
+class Workspaces:
+    """All repositories and work copies of this host.
+
+    uid, gid: the containers' user, to whom work copies are given when the daemon is root.
+    allowed_roots: the folders in which repositories may be named by their path.
+    environment: the daemon's, for the proxy and the authorities of the network.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        folders: Folders,
+        blocking: Blocking,
+        uid: int,
+        gid: int,
+        allowed_roots: tuple[Path, ...],
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._tasks = folders.tasks
+        self._trash = folders.tasks / ".trash"
+        self._blocking = blocking
+        self._allowed_roots = allowed_roots
+        git = Git(reactor, folders.mirrors / ".git-home", environment)
+        self._mirrors = Mirrors(git, folders.mirrors, blocking)
+        self._copies = Copies(git, self._mirrors, folders.tasks, blocking, uid, gid)
+        self._snapshots = Snapshots(git, folders.mirrors, self._trash, blocking)
+        self._saving = Saving(git, self._mirrors, self._snapshots)
+        self._diffs = Diffs(git, self._mirrors, self._snapshots)
+
+    async def prepare(
+        self,
+        task_id: str,
+        slug: str,
+        url: str,
+        branch: str,
+        identity: Identity | None,
+        on_progress: Callable[[str], None],
+    ) -> WorkCopy:
+        """The task's work copy of `url` on `branch`, made when there is none; repeating it changes nothing.
+
+        on_progress: is given short lines for people.
+
+        Raises:
+            HostError: `invalid_args`, `clone_failed` or `conflict`, with what to do. Nothing half-made stays.
+        """
+        places = Places.of(self._tasks, task_id, slug)
+        repository = parse(url, allowed_roots=self._allowed_roots)
+        async with self._snapshots.lock(places):
+            return await self._copies.prepare(places, repository, branch, identity, on_progress)
+
+    async def save(self, task_id: str, slugs: Sequence[str]) -> list[Saved]:
+        """Keep everything the task's work copies hold in their mirrors; a copy that is gone is passed over.
+
+        The container should not run any more: what it writes meanwhile may be missed.
+
+        Raises:
+            HostError: something could not be kept; then nothing may be removed.
+        """
+        found = [await self._saving.save(task_id, Places.of(self._tasks, task_id, slug)) for slug in slugs]
+        return [saved for saved in found if saved is not None]
+
+    async def remove(self, task_id: str) -> None:
+        """Delete the task's whole folder: work copies, attachments, run files. To be called after `save`."""
+        task = task_folder(self._tasks, task_id)
+        self._snapshots.forget(task)
+        await self._blocking.call(remove_tree, task, self._trash)
+
+    async def diff(self, task_id: str, project_id: str, slug: str) -> dict[str, Any]:
+        """What the task changed in the project, as one element of taskDiff's `projects`.
+
+        Raises:
+            HostError: `not_found`, `conflict` or `too_large`.
+        """
+        return await self._diffs.diff(Places.of(self._tasks, task_id, slug), project_id)
+
+    async def clone(self, url: str, project_id: str, on_progress: Callable[[str], None]) -> dict[str, str]:
+        """The mirror of `url`, made or fetched: `{path, defaultBranch, head}`.
+
+        Raises:
+            HostError: `invalid_args` or `clone_failed`, with what to do.
+        """
+        repository = parse(url, allowed_roots=self._allowed_roots)
+        async with self._mirrors.lock(repository.key):
+            mirror = await self._mirrors.fetch(repository, on_progress)
+        return {"path": str(mirror.path), "defaultBranch": mirror.default_branch, "head": mirror.head}
