@@ -123,7 +123,7 @@ def _folders(text: str) -> tuple[Path, ...]:
 
 
 def _engine(text: str) -> str:
-    if not re.match(r"(unix|tcp|http|https|ssh)://.", text):
+    if not re.match(r"(unix|tcp|http|https)://.", text):
         raise ValueError
     return text
 
@@ -218,7 +218,7 @@ SETTINGS = (
         "docker_host",
         "DOCKER_HOST",
         "The container engine",
-        "`unix:///path`, `tcp://host:port`, `http(s)://` or `ssh://`",
+        "`unix:///path`, `tcp://host:port` or `http(s)://host:port`",
         "`unix:///var/run/docker.sock`",
         _engine,
     ),

@@ -142,20 +142,22 @@ def down(bridge: BridgeClient, task_id: str) -> str:
 def sample_repository(folders: Folders) -> Iterator[Path]:
     """A git repository with the sample app, removed afterwards."""
     target = folders.samples / new_id()
-    shutil.copytree(Path(__file__).parent / "sample", target, ignore=shutil.ignore_patterns("__pycache__"))
-    (target / "uai").rename(target / ".uai")
-    (target / ".uai" / "start").chmod(0o755)
-    identity = ["-c", "user.name=Sample", "-c", "user.email=sample@localhost"]
-    for arguments in (
-        ["init", "-q", "-b", "main"],
-        ["add", "-A"],
-        [*identity, "commit", "-qm", "Open the shop"],
-    ):
-        subprocess.run(["git", "-C", str(target), *arguments], check=True)
+    make_sample(target)
     try:
         yield target
     finally:
         shutil.rmtree(target, ignore_errors=True)
+
+
+def make_sample(target: Path) -> None:
+    """Make a git repository with the sample app in a folder that does not exist yet."""
+    shutil.copytree(Path(__file__).parent / "sample", target, ignore=shutil.ignore_patterns("__pycache__"))
+    (target / "uai").rename(target / ".uai")
+    (target / ".uai" / "start").chmod(0o755)
+    identity = ["-c", "user.name=Sample", "-c", "user.email=sample@localhost"]
+    commit = [*identity, "commit", "-qm", "Open the shop"]
+    for arguments in (["init", "-q", "-b", "main"], ["add", "-A"], commit):
+        subprocess.run(["git", "-C", str(target), *arguments], check=True)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,228 @@
+"""The main job through the public API alone: a task up, an agent's edit, previews, diff, task down, restarts.
+
+Bridge and host run as two processes, as their users run them; the engine, git and the container are real.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from uaihost.cli import demo
+from uaihost.cli.client import BridgeClient, wait_for
+from uaihost.paths import Folders
+from uaihost.test.integration.engine import real_engine
+from uaihost.test.integration.processes import Daemons
+from uaihost.test.support import short_folder
+
+reactor: Any = _reactor
+
+
+class ProductTests(TestCase):
+    # The first run on a machine makes the base and the task image.
+    timeout = 900
+
+    async def setUp(self) -> None:
+        self.docker_host = await real_engine(self)
+        self.folder = short_folder(self)
+        (self.folder / "repositories").mkdir()
+        self.daemons = Daemons(self.folder, self.docker_host, [self.folder / "repositories"])
+        self.addCleanup(deferToThread, self.daemons.stop)
+
+    def folders(self) -> Folders:
+        return Folders(self.daemons.host_data)
+
+    async def test_the_tour(self) -> None:
+        bridge = await self.product()
+        task_id = await self.task_up(bridge)
+        await deferToThread(demo.seen, bridge, task_id, demo.BEFORE)
+        self.assertEqual(await echo(bridge, task_id, b"through the raw tunnel"), b"through the raw tunnel")
+        await deferToThread(edit, bridge, task_id)
+        await deferToThread(demo.seen, bridge, task_id, demo.AFTER)
+        diff = await deferToThread(bridge.call, "GET", f"/api/tasks/{task_id}/diff")
+        (file,) = diff["projects"][0]["files"]
+        self.assertEqual((file["path"], file["status"]), ("index.html", "modified"))
+        self.assertIn(f"+<h1>{demo.AFTER}</h1>", file["hunks"])
+        answer = await deferToThread(bridge.call, "POST", f"/api/tasks/{task_id}/down", {}, 120)
+        self.assertEqual(answer["status"], "stopped")
+        (saved,) = answer["saved"]
+        self.check_kept(saved)
+        await self.check_nothing_left(task_id)
+
+    async def test_a_killed_daemon_comes_back_to_its_task(self) -> None:
+        bridge = await self.product()
+        task_id = await self.task_up(bridge)
+        await deferToThread(demo.seen, bridge, task_id, demo.BEFORE)
+        await deferToThread(self.daemons.kill, "uaihost", signal.SIGKILL)
+        # Said while nobody listens; the bridge keeps it and the host takes it up when it is back.
+        message = f"/api/tasks/{task_id}/messages"
+        await deferToThread(
+            bridge.call, "POST", message, {"text": f"edit index.html {demo.BEFORE} => {demo.AFTER}"}
+        )
+        self.daemons.start_host()
+        await deferToThread(self.daemons.wait_connected, bridge)
+        await deferToThread(consent, bridge, task_id)
+        await deferToThread(demo.seen, bridge, task_id, demo.AFTER)
+        events = (await deferToThread(bridge.call, "GET", f"/api/tasks/{task_id}"))["events"]
+        said = [e["messageId"] for e in events if e["type"] == "channel.message"]
+        self.assertEqual(len(said), len(set(said)), "a message came twice")
+        await deferToThread(bridge.call, "POST", f"/api/tasks/{task_id}/down", {}, 120)
+        await self.check_nothing_left(task_id)
+
+    async def test_a_failing_task_says_why_and_leaves_nothing(self) -> None:
+        bridge = await self.product()
+        missing = str(self.folder / "repositories" / "nothing-here")
+        for url, word in [
+            (missing, "repository"),
+            ("ext::sh -c id", "ext"),
+            ("--upload-pack=id", "-"),
+            ("file:///etc", "/etc"),
+            (str(self.folder), str(self.folder)),
+        ]:
+            answer = await deferToThread(bridge.call, "POST", "/api/tasks", {"repoUrl": url, "name": "Bad"})
+            task = await deferToThread(wait_for, "the failure", lambda a=answer: failed(bridge, a["id"]), 60)
+            self.assertIn(word, task["message"])
+            await self.check_nothing_left(answer["id"])
+
+    async def test_signals_end_the_service_with_status_zero(self) -> None:
+        bridge = await self.product()
+        self.assertEqual(await deferToThread(self.daemons.kill, "uaihost", signal.SIGTERM), 0)
+        self.assertIn("host shutting down", self.daemons.log("uaibridge") + self.daemons.log("uaihost"))
+        await deferToThread(
+            wait_for,
+            "the host's absence",
+            lambda: not any(h["connected"] for h in bridge.call("GET", "/api/state")["hosts"]) or None,
+            30,
+        )
+
+    async def test_ports_are_exposed_with_and_without_a_running_daemon(self) -> None:
+        done = self.daemons.command("expose", "--task", "early", "web=9")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        bridge = await self.product()
+        port = await self.serve(b"exposed")
+        done = await deferToThread(self.daemons.command, "expose", "--task", "private", f"web={port}")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        await deferToThread(
+            wait_for, "the page", lambda: bridge.preview("private", "web") == (200, "exposed") or None, 30
+        )
+        status = await deferToThread(self.daemons.command, "status")
+        self.assertIn("private", status.stdout)
+        self.assertIn("early", status.stdout)
+        done = await deferToThread(self.daemons.command, "unexpose", "private")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        status, _ = await deferToThread(bridge.preview, "private", "web")
+        self.assertNotEqual(status, 200)
+        again = await deferToThread(self.daemons.command, "unexpose", "private")
+        self.assertEqual(again.returncode, 1)
+        self.assertIn("private", again.stderr)
+
+    async def product(self) -> BridgeClient:
+        bridge = await deferToThread(self.daemons.start_bridge)
+        self.daemons.start_host()
+        await deferToThread(self.daemons.wait_connected, bridge)
+        return bridge
+
+    async def task_up(self, bridge: BridgeClient) -> str:
+        repository = await deferToThread(self.repository)
+        new = {
+            "name": "Shop",
+            "repoUrl": str(repository),
+            "branch": "shop",
+            "previewPorts": [{"name": "web", "port": 3000}],
+        }
+        answer = await deferToThread(bridge.call, "POST", "/api/tasks", new)
+        task_id: str = answer["id"]
+        await deferToThread(
+            wait_for, "the task", lambda: demo.running(bridge, task_id, lambda text: None), 600
+        )
+        return task_id
+
+    def repository(self) -> Path:
+        target = self.folder / "repositories" / "shop"
+        demo.make_sample(target)
+        return target
+
+    def check_kept(self, saved: dict[str, Any]) -> None:
+        repository = saved["repository"]
+        subprocess.run(
+            ["git", "-C", repository, "rev-parse", "--verify", "-q", "refs/heads/shop"], check=True
+        )
+        page = subprocess.run(
+            ["git", "-C", repository, "show", f"refs/heads/{saved['wip']}:index.html"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        self.assertIn(demo.AFTER, page)
+
+    async def check_nothing_left(self, task_id: str) -> None:
+        def look() -> list[str]:
+            found: list[str] = []
+            for kind in ("container", "network"):
+                command = ["docker", "-H", self.docker_host, kind, "ls", "-q"]
+                command += ["--filter", f"label=uaihost.task={task_id}"] + (
+                    ["-a"] if kind == "container" else []
+                )
+                found += subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+            tasks = self.daemons.host_data / "tasks"
+            found += [str(path) for path in tasks.glob(f"{task_id}*")]
+            return found
+
+        self.assertEqual(await deferToThread(look), [])
+
+    async def serve(self, content: bytes) -> int:
+        from twisted.web.server import Site
+        from twisted.web.static import Data
+
+        port = reactor.listenTCP(0, Site(Data(content, "text/plain")), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        number: int = port.getHost().port
+        return number
+
+
+def edit(bridge: BridgeClient, task_id: str) -> None:
+    text = f"edit index.html {demo.BEFORE} => {demo.AFTER}"
+    bridge.call("POST", f"/api/tasks/{task_id}/messages", {"text": text})
+    consent(bridge, task_id)
+    wait_for("the answer", lambda: demo.answered(bridge, task_id), 60)
+
+
+def consent(bridge: BridgeClient, task_id: str) -> None:
+    request = wait_for("the question", lambda: demo.asked(bridge, task_id), 60)
+    path = f"/api/tasks/{task_id}/permissions/{request['requestId']}"
+    bridge.call("POST", path, {"agentId": request["agentId"], "decision": "accept"})
+
+
+def failed(bridge: BridgeClient, task_id: str) -> dict[str, Any] | None:
+    task = bridge.call("GET", f"/api/tasks/{task_id}")
+    return dict(task) if task["status"] == "failed" else None
+
+
+class _Echo(WebSocketClientProtocol):  # type: ignore[misc]
+    def onOpen(self) -> None:
+        self.sendMessage(self.factory.message)
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        self.factory.answered.callback(payload)
+        self.sendClose()
+
+
+async def echo(bridge: BridgeClient, task_id: str, message: bytes) -> bytes:
+    """What the app's WebSocket says back, through the bridge's port and the raw tunnel."""
+    host = f"{task_id}-web.preview.localhost:{bridge.port}"
+    factory = WebSocketClientFactory(f"ws://{host}/echo")
+    factory.protocol = _Echo
+    factory.message = message
+    answered: Deferred[bytes] = Deferred()
+    factory.answered = answered
+    await TCP4ClientEndpoint(reactor, "127.0.0.1", bridge.port).connect(factory)
+    return await answered
