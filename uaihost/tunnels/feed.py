@@ -102,4 +102,6 @@ class Feed:
         self._go_on()
 
     def stopProducing(self) -> None:
+        # The socket is gone and has let go of us.
         self._room = False
+        self._consumer = None
