@@ -65,7 +65,7 @@ class Hooks:
 
     connected: a session has said its first frames; its outbound gives tunnels their outlets.
     lost: the session is gone, with the reason. fatal: the bridge rejected this host, and no attempt follows.
-    changed: the state is another.
+    changed: the state is another. None of `lost` and `changed` may start or stop the link.
     """
 
     connected: Callable[[Session, Outbound], None] = _nothing
@@ -101,6 +101,9 @@ class Link(Service):
         self._hooks = hooks
         self._reason = ""
         self._outbox = Outbox(clock, journal, store)
+        # Whether the client runs or still ends, and who waits for its end.
+        self._going = False
+        self._ending: list[Deferred[None]] = []
         self._client = ClientService(
             _Watched(endpoint, self), Factory.forProtocol(lambda: _Line(self)), self._retry_delay, clock
         )
@@ -109,13 +112,14 @@ class Link(Service):
 
     def startService(self) -> None:
         super().startService()
+        self._going = True
         self._outbox.start()
         self._client.startService()
 
     def stopService(self) -> Deferred[None]:
         """Close with 1001 and end; bounded by the socket's closing time-out. `drain` comes first."""
         super().stopService()
-        return self._end("stopped")
+        return self._end()
 
     async def drain(self, timeout: float = DRAIN_TIMEOUT) -> bool:
         """Wait until the bridge has read every row; False when it has not within `timeout` seconds.
@@ -143,15 +147,25 @@ class Link(Service):
         self.state = LinkState(name, self._clock.seconds(), self._reason, retry_at)
         self._tell(self._hooks.changed, self.state)
 
-    def _end(self, name: StateName) -> Deferred[None]:
-        self._outbox.stop()
+    def _end(self) -> Deferred[None]:
+        """Stop the client once, however many ask: its machine cannot be asked again from its callbacks."""
+        if not self._going:
+            return succeed(None)
+        done: Deferred[None] = Deferred()
+        self._ending.append(done)
+        if len(self._ending) == 1:
+            self._outbox.stop()
+            self._client.stopService().addCallback(self._ended)
+        return done
 
-        def ended(result: None) -> None:
-            # A rejected host stays rejected, also when the service is stopped afterwards.
-            if self.state.name != "fatal":
-                self._enter(name)
-
-        return (self._client.stopService() or succeed(None)).addCallback(ended)
+    def _ended(self, result: None) -> None:
+        self._going = False
+        # A rejected host stays rejected.
+        if self.state.name != "fatal":
+            self._enter("stopped")
+        ending, self._ending = self._ending, []
+        for done in ending:
+            done.callback(None)
 
     def _retry_delay(self, attempt: int) -> float:
         """ClientService asks before it waits; `attempt` is 1 after a connection that had opened."""
@@ -195,7 +209,7 @@ class Link(Service):
         if code == REJECTED:
             log.error("the bridge rejected this host: {reason}", reason=self._reason)
             self._enter("fatal")
-            self._end("fatal")
+            self._end()
             self._tell(self._hooks.fatal, self._reason)
 
     def _tell(self, hook: Callable[..., None], *args: object) -> None:

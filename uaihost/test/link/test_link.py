@@ -343,6 +343,18 @@ class LinkTests(SynchronousTestCase):
         self.successResultOf(self.link.stopService())
         self.assertEqual((self.link.state.name, self.clock.getDelayedCalls()), ("stopped", []))
 
+    def test_a_stop_that_follows_another_at_once(self) -> None:
+        self.start()
+        again: list[Deferred[None]] = []
+        first = self.link.stopService()
+        first.addCallback(lambda result: again.append(self.link.stopService()))
+        second = self.link.stopService()
+        self.assertNoResult(second)
+        self.network.flush()
+        for stopping in (first, second, *again):
+            self.successResultOf(stopping)
+        self.assertEqual([state.name for state in self.states], ["connecting", "connected", "stopped"])
+
     def test_hooks_that_fail_end_nothing(self) -> None:
         def broken(*args: object) -> None:
             raise ZeroDivisionError
