@@ -11,15 +11,35 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import attrs
+
 from uaihost.blocking import Blocking
 from uaihost.errors import ErrorCode, HostError
-from uaihost.interfaces import Identity, WorkCopy
 from uaihost.workspaces.branches import checked
 from uaihost.workspaces.mirrors import Mirror, Mirrors
 from uaihost.workspaces.places import Places, Record
-from uaihost.workspaces.removal import remove_tree
+from uaihost.workspaces.removal import Trash
 from uaihost.workspaces.safe_git import Git, GitFailed
 from uaihost.workspaces.urls import Repository
+
+
+@attrs.frozen
+class Identity:
+    """Whose name the commits of a task carry."""
+
+    name: str
+    email: str
+
+
+@attrs.frozen
+class WorkCopy:
+    """A project's work copy. path: of the folder on the host, for the container; base: the commit that the
+    default branch was on when it was made; head: the one that the task's branch was on then."""
+
+    path: str
+    base: str
+    head: str
+
 
 # Commits that are made for a task whose owner gave no name.
 NOBODY = Identity("uaihost", "uaihost@localhost")
@@ -28,14 +48,14 @@ _OBJECT = re.compile(r"[0-9a-f]{38,62}\Z|pack-[0-9a-f]{40,64}\.(?:pack|idx|rev)\
 
 
 class Copies:
-    """Makes work copies in `tasks`, for the container's user `uid`, `gid`."""
+    """Makes work copies, for the container's user `uid`, `gid`."""
 
     def __init__(
-        self, git: Git, mirrors: Mirrors, tasks: Path, blocking: Blocking, uid: int, gid: int
+        self, git: Git, mirrors: Mirrors, trash: Trash, blocking: Blocking, uid: int, gid: int
     ) -> None:
         self._git = git
         self._mirrors = mirrors
-        self._tasks = tasks
+        self._trash = trash
         self._blocking = blocking
         self._uid = uid
         self._gid = gid
@@ -107,9 +127,8 @@ class Copies:
     ) -> None:
         beside = places.copy.with_name(f".{places.copy.name}.new")
         git_dir = beside / ".git"
-        trash = self._tasks / ".trash"
-        await self._blocking.call(remove_tree, places.own, trash)
-        await self._blocking.call(remove_tree, beside, trash)
+        await self._blocking.call(self._trash.remove, places.own)
+        await self._blocking.call(self._trash.remove, beside)
         await self._blocking.call(_folders, places)
         try:
             form = await self._git.line("rev-parse", "--show-object-format", git_dir=mirror.path)
@@ -133,7 +152,7 @@ class Copies:
             )
             await self._blocking.call(record.store, places.record)
         except BaseException:
-            await self._blocking.call(remove_tree, beside, trash)
+            await self._blocking.call(self._trash.remove, beside)
             raise
         beside.rename(places.copy)
 

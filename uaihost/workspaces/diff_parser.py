@@ -151,6 +151,8 @@ def _sections(data: bytes, complete: bool) -> Any:
 
     Lines of content are skipped by the counts in the hunk's head, so no content can pass for a head.
     """
+    if not complete:
+        data = data[: data.rfind(b"\n") + 1]
     at = 0
     while at < len(data):
         if not data.startswith(b"diff --git ", at):

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 
 from uaihost.blocking import Blocking
 from uaihost.errors import ErrorCode, HostError
-from uaihost.workspaces.removal import remove_tree
+from uaihost.workspaces.removal import Trash
 from uaihost.workspaces.safe_git import NETWORK, Git, GitFailed, ProgressLines, clone_error
 from uaihost.workspaces.urls import Repository
 
@@ -43,6 +43,7 @@ class Mirrors:
         self._git = git
         self._folder = folder
         self._blocking = blocking
+        self._trash = Trash(folder / ".trash")
         self._locks: dict[str, DeferredLock] = {}
 
     def path(self, key: str) -> Path:
@@ -95,7 +96,7 @@ class Mirrors:
                 aside.rename(path)
             raise
         if not await self._blocking.call(_has_saved_work, aside):
-            await self._blocking.call(remove_tree, aside, self._folder / ".trash")
+            await self._blocking.call(self._trash.remove, aside)
             return
         for spec in ("+refs/heads/*:refs/heads/*", "+refs/uai/*:refs/uai/*"):
             try:
@@ -148,12 +149,12 @@ class Mirrors:
     async def _make(self, repository: Repository, on_progress: Callable[[str], None]) -> None:
         path = self.path(repository.key)
         beside = path.with_suffix(".new")
-        await self._blocking.call(remove_tree, beside, self._folder / ".trash")
+        await self._blocking.call(self._trash.remove, beside)
         try:
             await self._git.run("init", "--quiet", "--bare", "--template=", "--", operands=[str(beside)])
             await self._update(beside, repository, on_progress)
         except BaseException:
-            await self._blocking.call(remove_tree, beside, self._folder / ".trash")
+            await self._blocking.call(self._trash.remove, beside)
             raise
         beside.rename(path)
 

@@ -8,26 +8,41 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+import tempfile
+import threading
 from pathlib import Path
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def remove_tree(path: Path, trash: Path) -> None:
-    """Delete `path` and all that is in it; what is not there is no error.
+class Trash:
+    """Where folders go to be deleted.
 
-    It is first moved into `trash`, a folder on the same file system, so that it is gone at once; what an
-    earlier, interrupted deletion left there is deleted too.
+    place: a folder of its own, on the file system of what is deleted. What an interrupted deletion of an
+    earlier daemon left there is deleted with the first new one.
     """
-    trash.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        path.rename(trash / secrets.token_hex(8))
-    except FileNotFoundError:
-        pass
-    empty(trash)
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._first = True
+        self._lock = threading.Lock()
+
+    def remove(self, path: Path) -> None:
+        """Delete `path` and all that is in it; what is not there is no error. It is gone at once."""
+        with self._lock:
+            self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._first:
+                _empty(self._place)
+                self._first = False
+        if not os.path.lexists(path):
+            return
+        own = Path(tempfile.mkdtemp(dir=self._place))
+        path.rename(own / "top")
+        _empty(own)
+        own.rmdir()
 
 
-def empty(trash: Path) -> None:
+def _empty(trash: Path) -> None:
     """Delete everything in `trash`, but not itself.
 
     Folders within folders are moved up before they are emptied: however deep a tree is, one descriptor and

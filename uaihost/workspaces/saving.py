@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
+
 from uaihost.errors import ErrorCode, HostError
-from uaihost.interfaces import Saved
 from uaihost.workspaces.mirrors import Mirrors
 from uaihost.workspaces.places import Places
 from uaihost.workspaces.safe_git import Git, GitFailed
@@ -23,6 +24,23 @@ from uaihost.workspaces.snapshot import TAKEN, Snapshot, Snapshots
 _WIP = "refs/wip"
 # How many names are tried before giving up.
 _NAMES = 1000
+
+
+@attrs.frozen
+class Saved:
+    """What was kept of one work copy.
+
+    branch: the mirror's branch that holds the task's branch, and commit, what it is on; wip: the branch with
+    what was not committed, None when all was; repository: the mirror's path; note: for people, why commits
+    of a damaged work copy could not be kept as they were, mostly None.
+    """
+
+    slug: str
+    branch: str
+    commit: str
+    wip: str | None
+    repository: str
+    note: str | None = None
 
 
 class Saving:

@@ -19,7 +19,7 @@ from twisted.internet.defer import DeferredLock
 from uaihost.blocking import Blocking
 from uaihost.errors import ErrorCode, HostError
 from uaihost.workspaces.places import Places, Record
-from uaihost.workspaces.removal import remove_tree
+from uaihost.workspaces.removal import Trash
 from uaihost.workspaces.safe_git import Git, GitFailed
 from uaihost.workspaces.untrusted import Refs, stage_files, take_git, unreadable
 
@@ -57,7 +57,7 @@ class Snapshot:
 class Snapshots:
     """Takes snapshots; two of one work copy never at once."""
 
-    def __init__(self, git: Git, mirrors: Path, trash: Path, blocking: Blocking) -> None:
+    def __init__(self, git: Git, mirrors: Path, trash: Trash, blocking: Blocking) -> None:
         self._git = git
         self._mirrors = mirrors
         self._trash = trash
@@ -94,7 +94,7 @@ class Snapshots:
                         f"the work copy {places.copy.name!r} cannot be recorded: {failed.last_line}",
                     ) from None
             # What the repository borrowed is gone: all that it holds can be taken again.
-            await self._blocking.call(remove_tree, places.repo, self._trash)
+            await self._blocking.call(self._trash.remove, places.repo)
         raise AssertionError("the second try returns or raises")
 
     async def _take(self, places: Places, record: Record, despite_faults: bool) -> Snapshot:
@@ -112,13 +112,13 @@ class Snapshots:
     async def _set_up(self, places: Places, record: Record) -> None:
         mirror = self._mirrors / f"{record.key}.git"
         for passing in (places.view, places.stage):
-            await self._blocking.call(remove_tree, passing, self._trash)
+            await self._blocking.call(self._trash.remove, passing)
         # A git that was killed leaves its locks; the lock we hold says that none runs.
         for name in ("index.lock", "packed-refs.lock", "HEAD.lock"):
             (places.repo / name).unlink(missing_ok=True)
         if (places.repo / "objects" / "info" / "alternates").exists():
             return
-        await self._blocking.call(remove_tree, places.repo, self._trash)
+        await self._blocking.call(self._trash.remove, places.repo)
         form = await self._git.line("rev-parse", "--show-object-format", git_dir=mirror)
         await self._init(places.repo, form)
         (places.repo / "info").mkdir(exist_ok=True)
@@ -153,7 +153,7 @@ class Snapshots:
         return known, fault
 
     async def _fetch(self, places: Places) -> Refs:
-        await self._blocking.call(remove_tree, places.view, self._trash)
+        await self._blocking.call(self._trash.remove, places.view)
         form = await self._git.line("rev-parse", "--show-object-format", git_dir=places.repo)
         await self._init(places.view, form)
         try:
@@ -165,7 +165,7 @@ class Snapshots:
                 protocols=["file"],
             )  # fmt: skip
         finally:
-            await self._blocking.call(remove_tree, places.view, self._trash)
+            await self._blocking.call(self._trash.remove, places.view)
         return await self._arrived(places, refs)
 
     async def _arrived(self, places: Places, refs: Refs) -> Refs:
@@ -263,7 +263,7 @@ class Snapshots:
                 attributes.write_text("* -text !working-tree-encoding !ident !filter\n", encoding="ascii")
                 await self._update_index(places, index, names)
         finally:
-            await self._blocking.call(remove_tree, places.stage, self._trash)
+            await self._blocking.call(self._trash.remove, places.stage)
 
     async def _update_index(self, places: Places, index: Path, names: list[bytes]) -> None:
         await self._git.run(

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from uaihost.blocking import Blocking
-from uaihost.interfaces import Identity, Saved, WorkCopy
-from uaihost.workspaces.copies import Copies
+from uaihost.workspaces.copies import Copies, Identity, WorkCopy
 from uaihost.workspaces.diff import Diffs
 from uaihost.workspaces.mirrors import Mirrors
 from uaihost.workspaces.places import Folders, Places, task_folder
-from uaihost.workspaces.removal import remove_tree
+from uaihost.workspaces.removal import Trash
 from uaihost.workspaces.safe_git import Git
-from uaihost.workspaces.saving import Saving
+from uaihost.workspaces.saving import Saved, Saving
 from uaihost.workspaces.snapshot import Snapshots
 from uaihost.workspaces.urls import parse
+
+__all__ = ["Identity", "Saved", "WorkCopy", "Workspaces"]
 
 
 class Workspaces:
@@ -42,12 +43,12 @@ class Workspaces:
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         self._tasks = folders.tasks
-        self._trash = folders.tasks / ".trash"
+        self._trash = Trash(folders.tasks / ".trash")
         self._blocking = blocking
         self._allowed_roots = allowed_roots
         git = Git(reactor, folders.mirrors / ".git-home", environment)
         self._mirrors = Mirrors(git, folders.mirrors, blocking)
-        self._copies = Copies(git, self._mirrors, folders.tasks, blocking, uid, gid)
+        self._copies = Copies(git, self._mirrors, self._trash, blocking, uid, gid)
         self._snapshots = Snapshots(git, folders.mirrors, self._trash, blocking)
         self._saving = Saving(git, self._mirrors, self._snapshots)
         self._diffs = Diffs(git, self._mirrors, self._snapshots)
@@ -88,7 +89,7 @@ class Workspaces:
         """Delete the task's whole folder: work copies, attachments, run files. To be called after `save`."""
         task = task_folder(self._tasks, task_id)
         self._snapshots.forget(task)
-        await self._blocking.call(remove_tree, task, self._trash)
+        await self._blocking.call(self._trash.remove, task)
 
     async def diff(self, task_id: str, project_id: str, slug: str) -> dict[str, Any]:
         """What the task changed in the project, as one element of taskDiff's `projects`.
