@@ -273,13 +273,15 @@ class Raw(PeerTestCase):
         await self.within(20, upstream.until(b"\x00\xff any bytes"))
 
     async def test_no_http_answer(self) -> None:
+        """A head without a status line becomes a 502; what follows it is passed on all the same."""
         script = Script()
         await self.host(raw=self.listen(script))
-        await self.peer.open("t", TASK, "raw", headers=self.UPGRADE, upgrade=True)
+        await self.peer.open("t", TASK, "raw", headers=self.UPGRADE, upgrade=True, keep="stream")
         upstream = await self.within(20, script.connection())
-        upstream.transport.write(b"SSH-2.0-something\r\n\r\n")
+        upstream.transport.write(b"SSH-2.0-something\r\n\r\nmore")
         ack = await self.peer.expect("ack", tunnelId="t")
-        self.assertEqual((ack["ok"], ack["status"]), (False, 502))
+        self.assertEqual((ack["status"], ack["statusText"]), (502, "Bad Gateway"))
+        self.assertEqual(await self.peer.received("t", 4), b"more")
 
     async def test_closed_by_the_bridge(self) -> None:
         script = Script()

@@ -150,6 +150,7 @@ const sockets = new WebSocketServer({
 
 server.on("upgrade", (request, socket, head) => {
   report("handshake", { url: request.url, headers: request.headers });
+  if (policy.handshake !== "accept") socket.on("error", () => {});
   if (policy.handshake === "ignore") return;
   if (policy.handshake === "refuse") {
     socket.end(`HTTP/1.1 ${policy.status} Refused\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`);
