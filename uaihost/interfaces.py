@@ -184,6 +184,16 @@ class Ran:
     err: bytes
 
 
+@attrs.frozen
+class Step:
+    """A step of the set-up in a container, as its first process reports it."""
+
+    step: str
+    state: Literal["started", "done", "failed"]
+    message: str | None = None
+    elapsedMs: int | None = None
+
+
 class Engine(Protocol):
     """The container engine (containers.daemon). Every call may raise HostError `unavailable`."""
 
@@ -242,49 +252,3 @@ class AgentStatus:
 
 
 Json = dict[str, Any]
-
-
-# ---- what taskUp and taskDown hear from workspaces and containers ------------------------------------------
-
-
-@attrs.frozen
-class Identity:
-    """Who commits in a task's container."""
-
-    name: str
-    email: str
-
-
-@attrs.frozen
-class WorkCopy:
-    """A project's work copy. path: on the host; base: the branch it started from; head: a commit id."""
-
-    path: str
-    base: str
-    head: str
-
-
-@attrs.frozen
-class Saved:
-    """A project's work as it was put away. repository: the daemon's own that holds it now.
-
-    commit: the end of `branch`; wip: the branch that holds what was not committed, None when all was;
-    note: for people, what could not be kept as it was (the commits of a damaged work copy); mostly None.
-    """
-
-    slug: str
-    branch: str
-    commit: str
-    wip: str | None
-    repository: str
-    note: str | None = None
-
-
-@attrs.frozen
-class Step:
-    """A step of the set-up in a container, as its first process reports it."""
-
-    step: str
-    state: Literal["started", "done", "failed"]
-    message: str | None = None
-    elapsedMs: int | None = None

@@ -16,6 +16,8 @@ import attrs
 from uaihost.errors import ErrorCode, HostError
 
 # Safe as a file name, as a part of a container's name and in a URL; a leading dot or dash is neither.
+# A task's id holds no dot, because it becomes a part of one label of a host name.
+_TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
 # Bytes of a Unix socket's name without its closing NUL: sun_path holds 108 on Linux, 104 elsewhere (unix(7)).
@@ -23,7 +25,7 @@ SOCKET_LIMIT = 107 if sys.platform == "linux" else 103
 
 
 def data_files(name: str) -> Path:
-    """The folder `name` (`migrations`, `images`): of the source tree, else `<sys.prefix>/share/uaihost/<name>`.
+    """The folder `name` (`migrations`, `images`): the source tree's, else `<sys.prefix>/share/uaihost`'s.
 
     Raises:
         FileNotFoundError: it is in neither place; the installation is not complete.
@@ -50,6 +52,21 @@ def checked(value: str, what: str) -> str:
             "or digit",
         )
     return value
+
+
+def checked_task(task_id: str) -> str:
+    """`task_id` itself when it can be one.
+
+    Raises:
+        HostError: `invalid_args`.
+    """
+    if not _TASK.match(task_id):
+        raise HostError(
+            ErrorCode.INVALID_ARGS,
+            f"the task id {task_id[:40]!r} must be 1 to 64 of A-Z a-z 0-9 _ - and begin with a letter "
+            "or digit",
+        )
+    return task_id
 
 
 @attrs.frozen
@@ -120,7 +137,7 @@ class Folders:
         return self.root / "tasks"
 
     def task(self, task_id: str) -> Path:
-        return self.tasks / checked(task_id, "task id")
+        return self.tasks / checked_task(task_id)
 
     def work(self, task_id: str) -> Path:
         return self.task(task_id) / "work"

@@ -5,26 +5,12 @@ Every call may raise HostError; its sentence then reaches the caller of the comm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from uaihost.interfaces import Address, AgentStatus, Identity, Json, Saved, Step, WorkCopy
+from uaihost.interfaces import Address, AgentStatus, Json, Step
 from uaihost.wire.inputs import ChannelEnsure
-
-__all__ = [
-    "Address",
-    "AgentStatus",
-    "Attachments",
-    "Channels",
-    "Identity",
-    "Images",
-    "Ports",
-    "Readiness",
-    "Saved",
-    "Step",
-    "WorkCopy",
-    "Workspaces",
-]
+from uaihost.workspaces.workspaces import Identity, Saved, WorkCopy
 
 
 class Workspaces(Protocol):
@@ -45,7 +31,7 @@ class Workspaces(Protocol):
         """Bring the work into the daemon's own repositories. A slug without a work copy is left out."""
 
     async def remove(self, task_id: str) -> None:
-        """Remove every work copy of the task; none is no error."""
+        """Remove the task's whole folder; none is no error."""
 
     async def diff(self, task_id: str, project_id: str, slug: str) -> Json:
         """`{id, slug, base, head, files, truncated}` (docs/protocol.md, section 4)."""
@@ -114,10 +100,3 @@ class Ports(Protocol):
 
     def drop_task(self, task_id: str) -> None:
         """Its tunnels reach nothing any more."""
-
-
-class Running(Protocol):
-    """Told after a restart of the daemon (given by `app`)."""
-
-    async def __call__(self, task_id: str, slugs: Sequence[str]) -> None:
-        """The task's container runs: its channel can be attached again."""

@@ -1,0 +1,63 @@
+"""The commands of a task's channel: thin, the work is the channel's.
+
+A message's id is made from the command's, so that a command that runs twice says its word once.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2s
+
+from uaihost.commands.neighbours import Channels
+from uaihost.errors import ErrorCode, HostError
+from uaihost.interfaces import Json
+from uaihost.paths import checked_task
+from uaihost.wire.inputs import ChannelEnsure, Decision
+
+# Who resolved a permission: the protocol's command does not say which person it was.
+BRIDGE_USER = "user"
+
+
+class ChannelCommands:
+    def __init__(self, channels: Channels) -> None:
+        self._channels = channels
+
+    async def ensure(self, command_id: str, wanted: ChannelEnsure) -> Json:
+        checked_task(wanted.taskId)
+        ids = [agent.id for agent in wanted.agents]
+        for agent_id in ids:
+            if not agent_id or ids.count(agent_id) > 1:
+                raise HostError(
+                    ErrorCode.INVALID_ARGS, f"agents: the id {agent_id[:40]!r} is empty or stands twice"
+                )
+        await self._channels.ensure(wanted)
+        states = self._channels.states(wanted.taskId)
+        return {"agents": [{"id": agent.id, "state": agent.state} for agent in states]}
+
+    async def teardown(self, command_id: str, task_id: str) -> Json:
+        await self._channels.teardown(checked_task(task_id))
+        return {}
+
+    async def deliver(self, command_id: str, task_id: str, author: str, text: str) -> Json:
+        message_id = message_id_of(command_id)
+        routed = await self._channels.deliver(checked_task(task_id), author, text, message_id)
+        return {"messageId": message_id, "routedTo": list(routed)}
+
+    async def append(self, command_id: str, task_id: str, author: str, text: str) -> Json:
+        message_id = message_id_of(command_id)
+        return {"seq": await self._channels.append(checked_task(task_id), author, text, message_id)}
+
+    async def resolve(
+        self, command_id: str, task_id: str, agent_id: str, request_id: str, decision: Decision
+    ) -> Json:
+        checked_task(task_id)
+        await self._channels.resolve(task_id, agent_id, request_id, decision.kind, BRIDGE_USER)
+        return {}
+
+    async def interrupt(self, command_id: str, task_id: str, agent_id: str) -> Json:
+        await self._channels.interrupt(checked_task(task_id), agent_id)
+        return {}
+
+
+def message_id_of(command_id: str) -> str:
+    """The same for every run of one command: 26 characters of a-f and 0-9."""
+    return blake2s(command_id.encode(errors="replace"), digest_size=13).hexdigest()

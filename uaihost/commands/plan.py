@@ -1,0 +1,118 @@
+"""What a taskUp asks for, checked and put in order before anything is touched. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import attrs
+
+from uaihost.errors import ErrorCode, HostError
+from uaihost.interfaces import Mount
+from uaihost.paths import Folders, checked, checked_task
+from uaihost.wire import inputs
+from uaihost.wire.inputs import BadArgs, Port, Project, TaskUp
+from uaihost.workspaces import branches
+from uaihost.workspaces.workspaces import Identity
+
+# Where the container sees its work copies, the sockets that it shares with the host, and attached files.
+WORKSPACE = "/workspace"
+RUN = "/run/uai"
+ATTACHMENTS = "/attachments"
+
+
+@attrs.frozen
+class Plan:
+    """projects: by position; previews: names distinct in the task; env: for every process in the container;
+    hidden: sentences about variables that two projects give differently.
+    """
+
+    task_id: str
+    slug: str
+    branch: str
+    projects: tuple[Project, ...]
+    previews: tuple[Port, ...]
+    env: Mapping[str, str]
+    identity: Identity | None
+    hidden: tuple[str, ...]
+
+    @property
+    def container_ports(self) -> set[int]:
+        return {preview.port for preview in self.previews}
+
+    def mounts(self, folders: Folders) -> tuple[Mount, ...]:
+        """Everything of the host that the container sees."""
+        copies = [
+            Mount(str(folders.work_copy(self.task_id, project.slug)), f"{WORKSPACE}/{project.slug}")
+            for project in self.projects
+        ]
+        return (
+            *copies,
+            Mount(str(folders.run(self.task_id)), RUN),
+            Mount(str(folders.attachments(self.task_id)), ATTACHMENTS, read_only=True),
+        )
+
+
+def plan_of(wanted: TaskUp) -> Plan:
+    """
+    Raises:
+        HostError: `invalid_args`; the sentence names the project and the field.
+    """
+    task = wanted.task
+    checked_task(task.id)
+    branches.checked(task.branch)
+    projects = tuple(sorted(wanted.projects, key=lambda project: (project.position, project.slug)))
+    slugs = Counter(checked(project.slug, "project slug") for project in projects)
+    for slug, count in slugs.items():
+        if count > 1:
+            raise _bad(f"two projects have the slug {slug!r}; give each its own")
+    env, hidden = _env(projects)
+    identity = None
+    if wanted.ownerName and wanted.ownerEmail:
+        identity = Identity(wanted.ownerName, wanted.ownerEmail)
+    return Plan(task.id, task.slug, task.branch, projects, _previews(projects), env, identity, hidden)
+
+
+def _previews(projects: tuple[Project, ...]) -> tuple[Port, ...]:
+    """A name that two projects use becomes `<slug>-<name>` in each."""
+    found = [(project, port) for project in projects for port in _ports(project)]
+    counts = Counter(port.name for _, port in found)
+    named = [
+        Port(port.name if counts[port.name] == 1 else f"{project.slug}-{port.name}".lower(), port.port)
+        for project, port in found
+    ]
+    for name, count in Counter(port.name for port in named).items():
+        if count > 1 or not inputs.is_label(name):
+            raise _bad(
+                f"previewPorts: two projects name a preview alike, and {name[:60]!r} cannot tell them apart "
+                "(1 to 30 of a-z, 0-9 and -, each once); rename one"
+            )
+    return tuple(named)
+
+
+def _ports(project: Project) -> list[Port]:
+    try:
+        return inputs.ports(project.previewPorts)
+    except BadArgs as error:
+        raise _bad(f"project {project.slug!r}: {error}") from None
+
+
+def _env(projects: tuple[Project, ...]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """One container has one environment: the first project in order wins, and what it hides is said."""
+    env: dict[str, str] = {}
+    owner: dict[str, str] = {}
+    hidden = []
+    for project in projects:
+        try:
+            found = inputs.env_of(project.env)
+        except BadArgs as error:
+            raise _bad(f"project {project.slug!r}: {error}") from None
+        for name, value in found.items():
+            if env.setdefault(name, value) != value:
+                hidden.append(f"{name} of {project.slug} is not set: {owner[name]} gives it another value")
+            owner.setdefault(name, project.slug)
+    return env, tuple(hidden)
+
+
+def _bad(sentence: str) -> HostError:
+    return HostError(ErrorCode.INVALID_ARGS, sentence)
