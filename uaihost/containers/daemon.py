@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import docker
 import docker.errors
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from uaihost.blocking import Blocking
@@ -27,6 +28,8 @@ T = TypeVar("T")
 
 # Seconds for a command in a container: the longest are a person's `git` calls on a big tree.
 EXECUTE_LIMIT = 300.0
+# Seconds between two questions for an exit status.
+STATUS_POLL = 0.05
 # Bytes that such a command may print, both streams together.
 OUTPUT_LIMIT = 16 << 20
 # Seconds for the engine's statistics: it measures for one, more when many containers ask at once.
@@ -53,6 +56,7 @@ class DockerEngine:
         pool: str = spec.POOL,
         connect: Callable[[str], docker.APIClient] = connect,
     ) -> None:
+        self._reactor = reactor
         self._blocking = blocking
         self._docker_host = docker_host
         self._host_id = host_id
@@ -102,9 +106,8 @@ class DockerEngine:
             timeout=EXECUTE_LIMIT,
             limit=OUTPUT_LIMIT,
         )
-        ended = await self._call(doing, lambda client: client.exec_inspect(made))
         out, err = frames(stream)
-        return Ran(status=ended["ExitCode"], out=out, err=err)
+        return Ran(status=await self._status(doing, made), out=out, err=err)
 
     async def start_process(
         self,
@@ -125,6 +128,16 @@ class DockerEngine:
             return data.decode("utf-8", "replace")
 
         return await self._call(f"read the log of task {task_id}", read)
+
+    async def _status(self, doing: str, made: str) -> int:
+        """The exit status of a command whose output has ended; the engine knows it a moment later."""
+        limit = self._reactor.seconds() + EXECUTE_LIMIT
+        while self._reactor.seconds() < limit:
+            ended = await self._call(doing, lambda client: client.exec_inspect(made))
+            if not ended["Running"]:
+                return int(ended["ExitCode"] or 0)
+            await deferLater(self._reactor, STATUS_POLL)
+        raise HostError(ErrorCode.TIMEOUT, f"cannot {doing}: it did not end in {EXECUTE_LIMIT:.0f} s")
 
     # ---- in a thread ---------------------------------------------------------------------------------------
 

@@ -30,6 +30,8 @@ START_LIMIT = 30.0
 # Seconds for dockerd to end after TERM: measured 1; it waits up to 15 for its containers.
 STOP_LIMIT = 30.0
 POLL = 0.1
+# An engine that root's daemon with the default data folder started; one with another folder uses it too.
+ROOT_SOCKET = "unix:///var/lib/uaihost/engine/docker.sock"
 # Unix socket names hold 107 bytes (unix(7)); the engine makes `exec/containerd/containerd.sock.ttrpc`.
 LONGEST_FOLDER = 107 - len("/exec/containerd/containerd.sock.ttrpc")
 
@@ -158,7 +160,7 @@ class Setup:
     async def _find(self) -> EngineHandle | None:
         given = self._environ.get("DOCKER_HOST")
         candidates = [given] if given else []
-        for address in (*candidates, SYSTEM_SOCKET, self.own):
+        for address in dict.fromkeys((*candidates, SYSTEM_SOCKET, self.own, ROOT_SOCKET)):
             if await self._blocking.call(self._answers, address):
                 self._progress(f"using the engine at {address}")
                 return EngineHandle(address, started_by_us=False)
