@@ -29,8 +29,7 @@ class ChannelCommands:
                 raise HostError(
                     ErrorCode.INVALID_ARGS, f"agents: the id {agent_id[:40]!r} is empty or stands twice"
                 )
-        await self._channels.ensure(wanted)
-        states = self._channels.states(wanted.taskId)
+        states = await self._channels.ensure(wanted)
         return {"agents": [{"id": agent.id, "state": agent.state} for agent in states]}
 
     async def teardown(self, command_id: str, task_id: str) -> Json:
@@ -38,9 +37,9 @@ class ChannelCommands:
         return {}
 
     async def deliver(self, command_id: str, task_id: str, author: str, text: str) -> Json:
-        message_id = message_id_of(command_id)
-        routed = await self._channels.deliver(checked_task(task_id), author, text, message_id)
-        return {"messageId": message_id, "routedTo": list(routed)}
+        checked_task(task_id)
+        message_id, routed = await self._channels.deliver(task_id, author, text, message_id_of(command_id))
+        return {"messageId": message_id, "routedTo": routed}
 
     async def append(self, command_id: str, task_id: str, author: str, text: str) -> Json:
         message_id = message_id_of(command_id)

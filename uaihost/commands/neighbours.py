@@ -57,11 +57,11 @@ class Readiness(Protocol):
 class Channels(Protocol):
     """Every task's channel (channel)."""
 
-    async def ensure(self, input: ChannelEnsure) -> None:
-        """The task's channel exists and its agents run or are starting."""
+    async def ensure(self, input: ChannelEnsure) -> list[AgentStatus]:
+        """The task's channel exists and its agents run or are starting; each of them."""
 
-    async def deliver(self, task_id: str, author: str, text: str, message_id: str) -> list[str]:
-        """A person's word; the ids of the agents it went to. A known `message_id` is not delivered again."""
+    async def deliver(self, task_id: str, author: str, text: str, message_id: str) -> tuple[str, list[str]]:
+        """A person's word: (its id, the ids of the agents it went to). A known id is not delivered again."""
 
     async def append(self, task_id: str, author: str, text: str, message_id: str) -> int:
         """A line of the transcript that goes to no agent; its number. A known `message_id` adds none."""
