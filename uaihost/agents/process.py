@@ -148,14 +148,14 @@ class AgentProcess:
 
     async def stop(self, grace: float) -> None:
         """TERM, after `grace` seconds KILL; then the keeper ends too. Bounded in time, never fails."""
+        self._wanted = False
         if self._connection is not None:
             self._connection.say({"stop": grace})
-            self._stopping = Deferred()
-            late = self._reactor.callLater(grace + STOP_SLACK, self._stopped)
-            await self._stopping
-            if late.active():
-                late.cancel()
-        self.quit()
+            await self._news(grace + STOP_SLACK)
+        if self._connection is not None:
+            self._connection.say({"quit": True})
+            await self._news(STOP_SLACK)
+        self.detach()
 
     def renew(self) -> None:
         """End this keeper, then start and reach a new one."""
@@ -227,13 +227,13 @@ class AgentProcess:
         self._splitter = LineSplitter(self._cursor)
         for number in [number for number in self._unacknowledged if number < hello.stdin_next]:
             del self._unacknowledged[number]
-        self._listener.greeted(hello)
-        if self._connection is not connection:
-            return
         connection.say({"attach": self._cursor})
         connection.hold(self._paused)
-        for number, line in sorted(self._unacknowledged.items()):
-            self.write_line(number, line)
+        held = sorted(self._unacknowledged)
+        self._listener.greeted(hello)
+        for number in held:
+            if self._connection is connection and number in self._unacknowledged:
+                self.write_line(number, self._unacknowledged[number])
 
     def _received(self, out: Out) -> None:
         if out.offset != self._splitter.offset:
@@ -264,6 +264,14 @@ class AgentProcess:
 
     def _timer_done(self) -> bool:
         return self._timer is None or not self._timer.active()
+
+    async def _news(self, patience: float) -> None:
+        """Wait for the agent's end or the connection's, at most `patience` seconds."""
+        self._stopping = Deferred()
+        late = self._reactor.callLater(patience, self._stopped)
+        await self._stopping
+        if late.active():
+            late.cancel()
 
     def _stopped(self) -> None:
         stopping, self._stopping = self._stopping, None

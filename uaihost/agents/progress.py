@@ -23,7 +23,7 @@ from uaihost.agents.adapter import (
 )
 from uaihost.agents.turn import Input, State
 from uaihost.ids import new_id
-from uaihost.state.channel import AgentRow
+from uaihost.state.channel import AgentRow, PermissionRow
 from uaihost.wire.events import AgentState
 
 # The longest message that is kept whole, characters; the same as for people's words.
@@ -64,11 +64,9 @@ class Note:
 
 @attrs.frozen
 class Decided:
-    """A permission was decided by a person."""
+    """A person has decided this request."""
 
-    request_id: str
-    decision: str
-    by: str
+    row: PermissionRow
 
 
 Happening = Said | Activity | Note | Decided | PermissionAsked | PermissionWithdrawn | Usage

@@ -1,4 +1,4 @@
-"""What follows when an agent's process has ended: another start, when, or none, and what people read. Pure."""
+"""What follows when an agent's process has ended: another start, when, or none; what people read. Pure."""
 
 from __future__ import annotations
 

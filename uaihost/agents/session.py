@@ -108,20 +108,21 @@ class Session:
         """End the turn, by force if it takes longer than INTERRUPT_LIMIT; the session is kept."""
         await self._alone(self._interrupt)
 
-    async def answer(self, decide: Callable[[], tuple[str, Decided] | None]) -> None:
-        """Give a decision. `decide`, called when nothing else happens, names the agent's request and the
-        decision; None if there is nothing to do any more; it may raise."""
+    async def answer(self, decide: Callable[[], Decided | None]) -> None:
+        """Give the agent a decision.
+
+        `decide` is called when nothing else happens; it may raise, or say by None that nothing is to be done.
+        """
 
         async def give() -> None:
-            found = decide()
-            if found is None:
+            decided = decide()
+            if decided is None:
                 return
-            asked_as, decided = found
-            self._progress.asked.discard(asked_as)
             happened: list[Happening] = [decided]
+            self._progress.asked.discard(decided.row.asked_as)
             if not self._progress.asked and self.state is State.AWAITING:
                 happened.append(self._progress.step(Input.SETTLED))
-            line = self._adapter.answer(asked_as, decided.decision == "accept")
+            line = self._adapter.answer(decided.row.asked_as, decided.row.decision == "accept")
             await self._commit(happened, [(line, None)])
 
         await self._alone(give)
@@ -189,12 +190,12 @@ class Session:
             self._later(self._begin_run)
 
     def line_received(self, line: bytes | None, end: int) -> None:
-        if not self._lines:
-            self._later(self._drain)
         self._lines.append((line, end))
         self._waiting += len(line or b"")
         if self._waiting > HIGH_WATER and self._process is not None:
             self._process.pause()
+        if len(self._lines) == 1:
+            self._later(self._drain)
 
     def agent_exited(self, status: int, err: str) -> None:
         process, why = self._process, exit_reason(status, err)
@@ -431,7 +432,7 @@ class Session:
         lines: Sequence[tuple[bytes, str | None]] = (),
         write: Callable[[Connection], None] = lambda db: None,
     ) -> None:
-        """Store the row, what happened, and lines for the agent, each with the prompt it carries; send those."""
+        """Store the row, what happened, and lines for the agent with the prompt each carries; send those."""
         process = self._process
         first = self.row.next_line
         numbered = [LineRow(first + n, line, prompt) for n, (line, prompt) in enumerate(lines)]

@@ -1,0 +1,319 @@
+"""The channels of all tasks: what commands ask of them, and which of them are open.
+
+It starts and stops the crews as they are wanted and finds them again after a restart of the daemon. What
+happens in one channel is the room's business (channel.room).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from sqlite3 import Connection
+from typing import Any
+
+import attrs
+from twisted.internet.defer import DeferredLock, ensureDeferred, gatherResults
+
+from uaihost.agents.adapter import Adapter, AgentSettings
+from uaihost.agents.process import AgentProcess, Listener, Process, Starter
+from uaihost.agents.registry import AgentRegistry
+from uaihost.agents.session import Session
+from uaihost.agents.turn import State
+from uaihost.blocking import Blocking
+from uaihost.channel import governor, routing
+from uaihost.channel.instructions import standing, workspace
+from uaihost.channel.permissions import Permissions
+from uaihost.channel.room import AGENTS, Room
+from uaihost.channel.transcript import Transcripts
+from uaihost.errors import ErrorCode, HostError
+from uaihost.ids import new_id
+from uaihost.interfaces import AgentStatus, Engine, Journal, Store
+from uaihost.state import channel as table
+from uaihost.state.channel import AgentRow, ChannelRow
+from uaihost.wire.inputs import ChannelEnsure
+
+_TASK_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}\Z")
+# A message, bytes: far beyond what a person types, far below what a frame may hold.
+TEXT_LIMIT = 256 << 10
+
+
+class Channels:
+    """The one object of this room.
+
+    tasks: the folder that holds `<task id>/run`, mounted in the task's container as /run/uai; transcripts:
+    the folder for `<task id>.jsonl`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        journal: Journal,
+        engine: Engine,
+        reactor: Any,
+        registry: AgentRegistry,
+        blocking: Blocking,
+        tasks: Path,
+        transcripts: Path,
+    ) -> None:
+        self._store = store
+        self._journal = journal
+        self._engine = engine
+        self._reactor = reactor
+        self._registry = registry
+        self._tasks = tasks
+        self._transcripts = Transcripts(reactor, store, journal, blocking, transcripts)
+        self._rooms: dict[str, Room] = {}
+        self._locks: dict[str, DeferredLock] = {}
+
+    # ---- which channels are open
+
+    async def ensure(self, input: ChannelEnsure) -> list[AgentStatus]:
+        """The channel is open and its crew is what `input` says: missing agents start, others stop.
+
+        Raises:
+            HostError: `invalid_args` for an agent id that is bad or stands twice, or an unknown kind.
+        """
+        _check_task(input.taskId)
+        _check_crew(input, self._registry)
+        async with _Held(self._locks, input.taskId):
+            room, rows = await self._save(input)
+            wanted = {row.agent_id: row for row in rows}
+            gone = [agent_id for agent_id in room.sessions if agent_id not in wanted]
+            for agent_id in gone:
+                session = room.sessions.pop(agent_id)
+                await session.configure(attrs.evolve(session.row, present=False))
+                await session.stop()
+            for agent_id, row in wanted.items():
+                await self._bring_up(room, agent_id, row)
+            return room.states()
+
+    async def teardown(self, task_id: str) -> None:
+        """Stop the crew and close the channel; its history stays. One that is not open is no error."""
+        async with _Held(self._locks, task_id):
+            room = self._rooms.pop(task_id, None)
+            if room is not None:
+                await room.stop()
+            await self._store.run(lambda db: table.close_channel(db, task_id))
+
+    async def resume(self, task_ids: Iterable[str]) -> None:
+        """After a restart of the daemon: go on with the channels of these tasks that were open."""
+        for task_id in task_ids:
+            async with _Held(self._locks, task_id):
+                await self._resume(task_id)
+
+    async def stop(self) -> None:
+        """The daemon goes away: let go of every agent; they live on."""
+        rooms, self._rooms = list(self._rooms.values()), {}
+        await gatherResults([ensureDeferred(room.detach()) for room in rooms])
+
+    # ---- what happens in one
+
+    async def deliver(
+        self, task_id: str, author: str, text: str, message_id: str | None = None
+    ) -> tuple[str, list[str]]:
+        """A person's word: (its id, the ids of the agents who hear it). A known id is not delivered again."""
+        text = _checked(text)
+        message_id = message_id or new_id()
+        return message_id, await self._room(task_id).deliver(author, text, message_id)
+
+    async def append(self, task_id: str, author: str, text: str, message_id: str | None = None) -> int:
+        """A line of the transcript that no agent hears; its number. HostError `not_found`."""
+        text = _checked(text)
+        if await self._store.run(lambda db: table.channel(db, task_id)) is None:
+            raise _unknown(task_id)
+        return await self._transcripts.append(task_id, author, text, message_id or new_id())
+
+    async def note(self, task_id: str, text: str) -> None:
+        """A system note, whether the channel is open or not."""
+        _check_task(task_id)
+        await self._transcripts.note(task_id, text)
+
+    async def resolve(self, task_id: str, agent_id: str, request_id: str, decision: str, by: str) -> None:
+        """Answer an agent's request: `decision` is accept or decline, `by` who says so.
+
+        Raises:
+            HostError: `not_found`; `conflict` when it was answered otherwise or withdrawn.
+        """
+        await self._room(task_id).resolve(agent_id, request_id, decision, by)
+
+    async def interrupt(self, task_id: str, agent_id: str) -> None:
+        """End the agent's turn and keep its session; idle agents are left alone. HostError `not_found`."""
+        await self._room(task_id).session(agent_id).interrupt()
+
+    def states(self, task_id: str) -> list[AgentStatus]:
+        """Each agent and what it does; none when the channel is not open."""
+        room = self._rooms.get(task_id)
+        return room.states() if room else []
+
+    # ---- within
+
+    def _room(self, task_id: str) -> Room:
+        try:
+            return self._rooms[task_id]
+        except KeyError:
+            raise _unknown(task_id) from None
+
+    async def _save(self, given: ChannelEnsure) -> tuple[Room, list[AgentRow]]:
+        """Store the crew; a new member's initial prompt is queued with it, once for ever."""
+        task_id = given.taskId
+
+        def write(db: Connection) -> tuple[ChannelRow, list[AgentRow]]:
+            old = table.channel(db, task_id)
+            hops = old.hops_left if old else governor.HOPS
+            channel = ChannelRow(task_id, True, workspace(given), hops)
+            table.save_channel(db, channel)
+            known = {row.agent_id: row for row in table.agents(db, task_id)}
+            for agent_id in known.keys() - {agent.id for agent in given.agents}:
+                table.save_agent(db, attrs.evolve(known[agent_id], present=False))
+            rows = []
+            for position, agent in enumerate(given.agents):
+                row = AgentRow(
+                    task_id=task_id,
+                    agent_id=agent.id,
+                    position=position,
+                    present=True,
+                    label=agent.label,
+                    kind=agent.kind,
+                    model=agent.model,
+                    instructions=standing(given, agent),
+                )
+                if agent.id not in known:
+                    table.save_agent(db, row)
+                    if agent.initialPrompt and agent.initialPrompt.strip():
+                        table.enqueue(db, task_id, agent.id, agent.initialPrompt)
+                rows.append(row)
+            return channel, rows
+
+        channel, rows = await self._store.run(write)
+        room = self._rooms.get(task_id)
+        if room is None:
+            room = await self._open(channel)
+        room.row = channel
+        return room, rows
+
+    async def _resume(self, task_id: str) -> None:
+        row, agents = await self._store.run(
+            lambda db: (table.channel(db, task_id), table.agents(db, task_id))
+        )
+        if row is None or not row.open or task_id in self._rooms:
+            return
+        room = await self._open(row)
+        for agent in agents:
+            try:
+                if agent.present:
+                    await self._join(room, agent)
+            except HostError as error:
+                await self.note(task_id, f"@{agent.agent_id} cannot go on: {error.message}")
+
+    async def _open(self, row: ChannelRow) -> Room:
+        partners, permissions = await self._store.run(
+            lambda db: (table.partners(db, row.task_id), table.permissions(db, row.task_id))
+        )
+        room = Room(
+            self._reactor,
+            self._store,
+            self._journal,
+            self._engine,
+            self._transcripts,
+            row,
+            partners,
+            Permissions(row.task_id, permissions),
+        )
+        self._rooms[row.task_id] = room
+        return room
+
+    async def _bring_up(self, room: Room, agent_id: str, wanted: AgentRow) -> None:
+        """The agent runs, or is starting, as `wanted` says."""
+        session = room.sessions.get(agent_id)
+        if session is not None:
+            changed = (session.row.kind, session.row.model) != (wanted.kind, wanted.model)
+            await session.configure(wanted)
+            if changed or session.state in (State.FAILED, State.STOPPED):
+                await session.restart()
+            return
+
+        def back(db: Connection) -> AgentRow:
+            """It may have been here before: what it remembers is kept."""
+            old = table.agent(db, room.task_id, agent_id) or wanted
+            keep = attrs.evolve(
+                wanted,
+                run=old.run,
+                cursor=old.cursor,
+                next_line=old.next_line,
+                session_id=old.session_id if old.kind == wanted.kind else None,
+                answer_id=old.answer_id,
+            )
+            table.save_agent(db, keep)
+            return keep
+
+        await self._join(room, await self._store.run(back))
+
+    async def _join(self, room: Room, row: AgentRow) -> None:
+        session = Session(self._reactor, self._store, room, row, self._adapter, self._process(room.task_id))
+        room.sessions[row.agent_id] = session
+        await session.open()
+
+    def _adapter(self, row: AgentRow) -> Adapter:
+        settings = AgentSettings(row.agent_id, row.model, f"{AGENTS}/{row.agent_id}", row.instructions)
+        return self._registry.get(row.kind).make(settings, row.memory)
+
+    def _process(self, task_id: str) -> Any:
+        folder = self._tasks / task_id / "run"
+
+        def make(agent_id: str, starter: Starter, listener: Listener) -> Process:
+            return AgentProcess(self._reactor, folder, agent_id, starter, listener)
+
+        return make
+
+
+class _Held:
+    """One thing at a time for each task: `async with`, since a lock of its own is made on first use."""
+
+    def __init__(self, locks: dict[str, DeferredLock], task_id: str) -> None:
+        self._lock = locks.setdefault(task_id, DeferredLock())
+
+    async def __aenter__(self) -> None:
+        await self._lock.acquire()
+
+    async def __aexit__(self, *ignored: object) -> None:
+        self._lock.release()
+
+
+def _check_task(task_id: str) -> None:
+    """It becomes part of paths."""
+    if not _TASK_ID.match(task_id):
+        raise HostError(ErrorCode.INVALID_ARGS, f"the task id {task_id[:40]!r} cannot name a folder")
+
+
+def _check_crew(given: ChannelEnsure, registry: AgentRegistry) -> None:
+    seen = set()
+    for agent in given.agents:
+        if not routing.AGENT_ID.match(agent.id):
+            raise HostError(
+                ErrorCode.INVALID_ARGS,
+                f"the agent id {agent.id[:40]!r} must be 1 to 32 of letters, digits, - and _",
+            )
+        if agent.id in seen:
+            raise HostError(ErrorCode.INVALID_ARGS, f"the agent id {agent.id!r} stands twice")
+        seen.add(agent.id)
+        registry.get(agent.kind)
+
+
+def _checked(text: str) -> str:
+    # A lone half of a surrogate pair can be neither stored nor sent.
+    data = text.encode("utf-8", "replace")
+    if len(data) > TEXT_LIMIT:
+        raise HostError(
+            ErrorCode.TOO_LARGE,
+            f"the message has {len(data)} bytes, the limit is {TEXT_LIMIT}; attach it as a file instead",
+        )
+    if not text.strip():
+        raise HostError(ErrorCode.INVALID_ARGS, "the message is empty; say something")
+    return data.decode()
+
+
+def _unknown(task_id: str) -> HostError:
+    return HostError(
+        ErrorCode.NOT_FOUND, f"the task {task_id[:64]!r} has no open channel; call channelEnsure first"
+    )
