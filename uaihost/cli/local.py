@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Coroutine
 from http.client import HTTPConnection
 from pathlib import Path
@@ -18,7 +19,7 @@ from urllib.parse import quote
 import click
 
 from uaihost import config
-from uaihost.app import offline_exposures
+from uaihost.app import OfflineExposures
 from uaihost.errors import ErrorCode, HostError
 from uaihost.paths import Folders
 
@@ -65,7 +66,7 @@ def expose(task_id: str, ports: tuple[str, ...]) -> None:
     folders = Folders(settings().data_dir)
     path = f"/api/exposed/{quote(task_id, safe='')}"
     if ask(folders.control_socket, "PUT", path, {"ports": wanted}) is None:
-        run_now(offline_exposures(folders).expose(task_id, wanted))
+        run_now(OfflineExposures(folders, _WallClock()).expose(task_id, wanted))
     for name, port in wanted.items():
         click.echo(f"{task_id}: {name} -> 127.0.0.1:{port}")
 
@@ -76,7 +77,7 @@ def unexpose(task_id: str) -> None:
     """Take back what `expose` made of a task."""
     folders = Folders(settings().data_dir)
     if ask(folders.control_socket, "DELETE", f"/api/exposed/{quote(task_id, safe='')}") is None:
-        run_now(offline_exposures(folders).unexpose(task_id))
+        run_now(OfflineExposures(folders, _WallClock()).unexpose(task_id))
     click.echo(f"{task_id}: not exposed any more")
 
 
@@ -112,6 +113,13 @@ def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
         result: T = done.value
         return result
     raise AssertionError("it waited")
+
+
+class _WallClock:
+    """The one thing of a reactor that rows need: the time."""
+
+    def seconds(self) -> float:
+        return time.time()
 
 
 def _port(text: str) -> tuple[str, int]:

@@ -10,8 +10,6 @@ from typing import Any
 import attrs
 import click
 from rich.console import Console
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
 
 from uaihost.app import Host, prepare_images
 from uaihost.bridge.service import bridge_settings, make_bridge
@@ -49,7 +47,9 @@ class Product:
         self._console = console
         self._reactor: Any = None
         self._engine: EngineHandle | None = None
-        self._services: list[Service] = []
+        self._services: list[Any] = []
+        # Until then what goes wrong is this command's own failure, told once.
+        self._up = False
 
     async def start(self, reactor: Any, exits: Exits) -> None:
         """Bring everything up, showing each step."""
@@ -75,9 +75,10 @@ class Product:
             await self._begin(bridge)
             step.result = f"port {mine.bridge_port}"
         with self._steps.step("host"):
-            host = Host(reactor, mine, on_fatal=exits.fail)
+            host = Host(reactor, mine, on_fatal=lambda why: self._up and exits.fail(why))
             await self._begin(host)
             await host.connected()
+            self._up = True
         self._console.print(
             f"\nOpen [bold]http://localhost:{mine.bridge_port}/?key={wanted.key}[/]",
             highlight=False,
@@ -89,15 +90,14 @@ class Product:
         """Stop what was started; an engine that was running before goes on."""
         self._console.print("stopping")
         for service in reversed(self._services):
-            await maybeDeferred(service.stopService)
+            await service.stopService()
         if self._engine is not None:
             await stop_engine(self._reactor, self._engine)
 
     async def _begin(self, service: Any) -> None:
         self._services.append(service)
         service.startService()
-        started: Deferred[None] = service.started()
-        await started
+        await service.started()
 
 
 def local_token(path: Path) -> str:

@@ -45,7 +45,8 @@ def imports(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             if node.module == "uaihost":
-                found |= {f"uaihost.{alias.name}" for alias in node.names}
+                # The version and its like are the package's own, no room's.
+                found |= {f"uaihost.{alias.name}" for alias in node.names if not alias.name.startswith("_")}
             else:
                 found.add(node.module)
     return found

@@ -20,7 +20,7 @@ from twisted.trial.unittest import TestCase
 from uaihost.cli import demo
 from uaihost.cli.client import BridgeClient, wait_for
 from uaihost.paths import Folders
-from uaihost.test.integration.engine import real_engine
+from uaihost.test.integration.engine import docker_host
 from uaihost.test.integration.processes import Daemons
 from uaihost.test.support import short_folder
 
@@ -32,7 +32,7 @@ class ProductTests(TestCase):
     timeout = 900
 
     async def setUp(self) -> None:
-        self.docker_host = await real_engine(self)
+        self.docker_host = await docker_host()
         self.folder = short_folder(self)
         (self.folder / "repositories").mkdir()
         self.daemons = Daemons(self.folder, self.docker_host, [self.folder / "repositories"])

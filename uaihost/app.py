@@ -1,0 +1,431 @@
+"""The composition root of the host: builds every object, wires them, owns the order of start and stop.
+
+No room imports it. Its only logic is that order:
+
+start: lock the data folder, open the database, point tunnels at ports, attach channels, take up unfinished
+commands, dial the bridge. stop: refuse new commands, wait for those in flight, let results leave, close the
+link, let go of the agents, close the rest.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from random import SystemRandom
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from uaihost import __version__, ids
+from uaihost.agents.registry import AgentRegistry
+from uaihost.blocking import Inline, Threads
+from uaihost.channel.channel import Channels
+from uaihost.commands.adoption import Adoption
+from uaihost.commands.channel import ChannelCommands
+from uaihost.commands.dispatch import Dispatch
+from uaihost.commands.exposed import Exposed
+from uaihost.commands.files import FileCommands
+from uaihost.commands.registry import registry
+from uaihost.commands.tasks import Surroundings, Tasks
+from uaihost.config import Settings
+from uaihost.containers.base import BaseImages
+from uaihost.containers.client import SYSTEM_SOCKET
+from uaihost.containers.daemon import DockerEngine
+from uaihost.containers.images import Images, owner
+from uaihost.containers.readiness import Readiness
+from uaihost.errors import ErrorCode, HostError
+from uaihost.events import EventJournal
+from uaihost.interfaces import Limits
+from uaihost.link.endpoint import bridge_endpoint
+from uaihost.link.link import Hooks, Link, LinkState
+from uaihost.link.outbound import Outbound
+from uaihost.link.session import Greeting, Inbound, Session
+from uaihost.paths import Folders, data_files
+from uaihost.state import outbox
+from uaihost.state import tasks as task_rows
+from uaihost.state.database import Database
+from uaihost.tunnels.table import TunnelTable
+from uaihost.tunnels.targets import PortTable
+from uaihost.web.listeners import LocalListeners
+from uaihost.wire import frames
+from uaihost.workspaces.attachments import Attachments
+from uaihost.workspaces.workspaces import Workspaces
+
+log = Logger()
+
+# Engine calls at once; the reactor's own pool, which resolves names, is another one.
+ENGINE_THREADS = 4
+# File trees that are copied, removed or read at once.
+FILE_THREADS = 4
+
+
+class DataLock:
+    """One process for one data folder: two daemons on one database would each half believe it."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._descriptor)
+            raise HostError(
+                ErrorCode.CONFLICT,
+                f"another uaihost uses {path.parent}; stop it, or give this one a folder of its own with "
+                "UAI_DATA_DIR",
+            ) from None
+
+    def release(self) -> None:
+        os.close(self._descriptor)
+
+
+class Host(Service):
+    """The whole host.
+
+    settings: must hold a token. on_fatal: told why the host cannot go on; the process then ends.
+    """
+
+    name = "host"
+
+    def __init__(self, reactor: Any, settings: Settings, *, on_fatal: Callable[[str], None]) -> None:
+        self._reactor = reactor
+        self._settings = settings
+        self._on_fatal = on_fatal
+        self._folders = Folders(settings.data_dir)
+        self._starting: Deferred[None] | None = None
+        self._failure: HostError | None = None
+        self._connected: Deferred[None] = Deferred()
+        # What stopService undoes, the last first.
+        self._undo: list[Callable[[], Any]] = []
+
+    def startService(self) -> None:
+        super().startService()
+        self._starting = Deferred.fromCoroutine(self._start())
+        self._starting.addErrback(self._failed)
+
+    async def started(self) -> None:
+        """Returns once the link dials.
+
+        Raises:
+            HostError: the host could not start.
+        """
+        assert self._starting is not None
+        waiting: Deferred[None] = Deferred()
+        self._starting.addCallback(lambda _: waiting.callback(None))
+        await waiting
+        if self._failure is not None:
+            raise self._failure
+
+    async def connected(self) -> None:
+        """Returns once a bridge has been reached for the first time."""
+        await self._connected
+
+    async def stopService(self) -> None:
+        super().stopService()
+        if self._starting is not None and not self._starting.called:
+            self._starting.cancel()
+        while self._undo:
+            try:
+                done = self._undo.pop()()
+                if done is not None:
+                    await done
+            except Exception:
+                log.failure("a part of the host did not stop in order")
+
+    # web.site.Daemon
+
+    async def status(self) -> dict[str, Any]:
+        """What `uaihost status` shows."""
+        state = self._link.state
+        rows, depth = await self._database.run(_overview)
+        return {
+            "version": __version__,
+            "hostId": self._host_id,
+            "bridge": {
+                "url": self._settings.cloud_url,
+                "state": state.name,
+                "reason": state.reason,
+                "retryAt": state.retry_at,
+            },
+            "outbox": depth,
+            "commands": self._dispatch.running,
+            "tunnels": self._tunnels.open_tunnels,
+            "tasks": rows,
+        }
+
+    async def expose(self, task_id: str, ports: Mapping[str, int]) -> None:
+        """Make ports of this machine previews of a task without a container."""
+        await self._exposed.expose(task_id, ports)
+
+    async def unexpose(self, task_id: str) -> None:
+        """End that."""
+        await self._exposed.unexpose(task_id)
+
+    # start
+
+    async def _start(self) -> None:
+        settings, folders, reactor = self._settings, self._folders, self._reactor
+        lock = DataLock(folders.lock)
+        self._undo.append(lock.release)
+        self._host_id = settings.host_id or _host_id(folders.root)
+        engine_threads = self._threads("engine", ENGINE_THREADS)
+        files = self._threads("files", FILE_THREADS)
+        database_thread = self._threads("database", 1)
+        self._database = await Database.open(folders.database, data_files("migrations"), database_thread)
+        self._undo.append(self._database.close)
+        journal = EventJournal(self._database, reactor)
+        docker_host = settings.docker_host or SYSTEM_SOCKET
+        engine = DockerEngine(reactor, engine_threads, docker_host, self._host_id)
+        ports = PortTable()
+        agents = AgentRegistry()
+        channels = Channels(
+            self._database, journal, engine, reactor, agents, files, folders.tasks, folders.transcripts
+        )
+        uid, gid = owner()
+        workspaces = Workspaces(reactor, folders, files, uid, gid, settings.local_repositories)
+        self._exposed = Exposed(self._database, journal, reactor, ports)
+        tasks = Tasks(
+            self._database,
+            journal,
+            reactor,
+            files,
+            Surroundings(
+                workspaces=workspaces,
+                engine=engine,
+                images=task_images(reactor, self._threads("images", 1), settings),
+                readiness=Readiness(reactor, folders.run),
+                channels=channels,
+                ports=ports,
+                folders=folders,
+                uid=uid,
+                gid=gid,
+                limits=Limits(settings.task_memory, settings.task_cpus, settings.task_pids),
+            ),
+            self._exposed,
+        )
+        self._dispatch = Dispatch(
+            registry(
+                tasks,
+                ChannelCommands(channels),
+                FileCommands(workspaces, Attachments(folders.tasks, files), files),
+            ),
+            self._database,
+            journal,
+            reactor,
+        )
+        secure = settings.cloud_url.startswith("wss:")
+        self._tunnels = TunnelTable(reactor, ports, scheme="https" if secure else "http")
+        self._undo.append(self._tunnels.stop)
+        self._adoption = Adoption(
+            self._database,
+            reactor,
+            engine,
+            tasks,
+            self._exposed,
+            self._dispatch.lanes,
+            lambda task_id: channels.resume([task_id]),
+        )
+        self._link = self._make_link(agents, journal)
+        self._undo.append(channels.stop)
+        self._undo.append(self._adoption.stop)
+        await self._exposed.restore()
+        # Before any command: a word that waited at the bridge must find its channel open.
+        await channels.resume(await self._database.run(_running))
+        await self._dispatch.recover()
+        self._adoption.start()
+        self._undo.append(self._hang_up)
+        self._link.startService()
+        self._listen()
+
+    def _make_link(self, agents: AgentRegistry, journal: EventJournal) -> Link:
+        settings = self._settings
+        runtimes: list[frames.Runtime] = []
+        link = Link(
+            self._reactor,
+            bridge_endpoint(self._reactor, settings.cloud_url, ca_file=settings.ca_file),
+            Greeting(
+                settings.require_token(),
+                self._host_id,
+                lambda: frames.Capabilities(agents.capabilities(), runtimes),
+            ),
+            Inbound(self._handlers(), self._tunnels.deliver, self._dispatch.bad_command),
+            journal=journal,
+            store=self._database,
+            random=SystemRandom(),
+            hooks=Hooks(
+                connected=self._link_up,
+                lost=lambda reason: self._tunnels.link_lost(),
+                fatal=self._rejected,
+                changed=_log_state,
+            ),
+        )
+        agents.on_change(link.advertise)
+        return link
+
+    def _handlers(self) -> dict[str, Callable[[Any], None]]:
+        """Who takes a frame of the bridge, by its kind."""
+        return {
+            "command": self._dispatch.received,
+            "tunnel.open": self._tunnels.open,
+            "tunnel.requestEnd": self._tunnels.request_end,
+            "tunnel.close": self._tunnels.close,
+            "bridge.hello": lambda frame: None,
+            "gh.connect.set": self._no_github,
+            "gh.connect.clear": self._no_github,
+            "ssh.key.get": self._no_ssh,
+            "ssh.key.ensure": self._no_ssh,
+            "ssh.key.delete": self._no_ssh,
+        }
+
+    def _no_github(self, frame: frames.GhConnectSet | frames.GhConnectClear) -> None:
+        self._link.send(
+            frames.GhConnectAck(frame.userId, False, "unavailable: this host has no GitHub support yet")
+        )
+
+    def _no_ssh(self, frame: frames.SshKeyGet | frames.SshKeyEnsure | frames.SshKeyDelete) -> None:
+        self._link.send(frames.SshKeyFailed(frame.userId, "unavailable: this host keeps no SSH keys yet"))
+
+    def _link_up(self, session: Session, outbound: Outbound) -> None:
+        self._tunnels.link_up(outbound.outlet, session)
+        Deferred.fromCoroutine(self._announce(session)).addErrback(
+            lambda failure: log.failure("the tasks could not be announced", failure)
+        )
+        if not self._connected.called:
+            self._connected.callback(None)
+
+    async def _announce(self, session: Session) -> None:
+        """A bridge that forgot everything learns what there is (docs/protocol.md, section 6)."""
+        for event in await self._adoption.snapshot():
+            session.send(frames.EventFrame(event))
+
+    def _rejected(self, reason: str) -> None:
+        self._on_fatal(
+            f"the bridge refused this host: {reason}; check UAI_HOST_TOKEN and the bridge's address"
+        )
+
+    def _listen(self) -> None:
+        listeners = LocalListeners(
+            self._reactor,
+            self,
+            socket=self._folders.control_socket,
+            port=self._settings.ui_port,
+            port_file=self._folders.root / "ui-port",
+        )
+        try:
+            listeners.startService()
+        except Exception:
+            log.failure("the local status pages could not be started; the host goes on without them")
+            return
+        self._undo.append(listeners.stopService)
+
+    # stop
+
+    async def _hang_up(self) -> None:
+        await self._dispatch.drain()
+        await self._link.drain()
+        await self._link.stopService()
+
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return  # Stopped while starting.
+        error = failure.value
+        if not isinstance(error, HostError):
+            log.failure("the host could not start", failure)
+            error = HostError(ErrorCode.INTERNAL, f"the host could not start: {error}")
+        self._failure = error
+        self._on_fatal(error.message)
+
+    def _threads(self, name: str, limit: int) -> Threads:
+        threads = Threads(self._reactor, name, limit)
+        self._undo.append(threads.stop)
+        return threads
+
+
+def task_images(reactor: Any, blocking: Threads, settings: Settings) -> Images:
+    """Who builds the task image under these settings."""
+    docker_host = settings.docker_host or SYSTEM_SOCKET
+    uid, gid = owner()
+    return Images(
+        reactor,
+        blocking,
+        docker_host,
+        BaseImages(reactor, blocking, docker_host, settings.data_dir / "images", settings.base_image),
+        image=data_files("images") / "small",
+        shim=Path(__file__).parent / "shim",
+        uid=uid,
+        gid=gid,
+    )
+
+
+async def prepare_images(reactor: Any, settings: Settings, on_progress: Callable[[str], None]) -> str:
+    """Build the task image if it is missing; its reference."""
+    threads = Threads(reactor, "images", 1)
+    try:
+        return await task_images(reactor, threads, settings).ensure(on_progress)
+    finally:
+        threads.stop()
+
+
+class OfflineExposures:
+    """`expose` and `unexpose` while no daemon runs: on the database itself, under the daemon's lock."""
+
+    def __init__(self, folders: Folders, reactor: Any) -> None:
+        self._folders = folders
+        self._reactor = reactor
+
+    async def expose(self, task_id: str, ports: Mapping[str, int]) -> None:
+        """As `Host.expose`; bridges hear of it when the daemon runs."""
+        await self._run(lambda exposed: exposed.expose(task_id, ports))
+
+    async def unexpose(self, task_id: str) -> None:
+        """As `Host.unexpose`."""
+        await self._run(lambda exposed: exposed.unexpose(task_id))
+
+    async def _run(self, work: Callable[[Exposed], Any]) -> None:
+        lock = DataLock(self._folders.lock)
+        try:
+            database = await Database.open(self._folders.database, data_files("migrations"), Inline())
+            try:
+                journal = EventJournal(database, self._reactor)
+                await work(Exposed(database, journal, self._reactor, PortTable()))
+            finally:
+                await database.close()
+        finally:
+            lock.release()
+
+
+def _overview(connection: Any) -> tuple[list[dict[str, Any]], int]:
+    """Rows for people: every task and exposure, and how much waits to be sent."""
+    rows: list[dict[str, Any]] = []
+    for record in task_rows.every(connection):
+        found = task_rows.ports(connection, record.id)
+        previews = [
+            {"name": port.name, "hostPort": port.host_port} for port in found if port.target == "preview"
+        ]
+        rows.append(
+            {"id": record.id, "status": record.status, "message": record.message, "previewPorts": previews}
+        )
+    for exposure in task_rows.exposures(connection):
+        previews = [{"name": name, "hostPort": port} for name, port in exposure.ports.items()]
+        rows.append({"id": exposure.task_id, "status": "exposed", "message": None, "previewPorts": previews})
+    return rows, outbox.depth(connection)
+
+
+def _running(connection: Any) -> list[str]:
+    return [record.id for record in task_rows.every(connection) if record.status == "running"]
+
+
+def _log_state(state: LinkState) -> None:
+    log.info("link {name} {reason}", name=state.name, reason=state.reason)
+
+
+def _host_id(root: Path) -> str:
+    try:
+        return ids.host_id(root)
+    except ValueError as error:
+        raise HostError(ErrorCode.CONFLICT, str(error)) from None
