@@ -114,7 +114,6 @@ class _Opening:
     def _opened(self, socket: MessageSocket) -> None:
         self._socket = socket
         if self._given_up:
-            socket.abort()
             return
         try:
             protocol = self._factory.buildProtocol(socket.transport.getPeer())

@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, IReactorTime
 from zope.interface import implementer
 
+from uaihost.interfaces import Outlet
 from uaihost.wire.codec import encode
 from uaihost.wire.frames import TunnelData
 
@@ -86,8 +87,8 @@ class Outbound:
             self._control.append((payload, compress))
             self.control_waiting += len(payload)
 
-    def outlet(self, tunnel_id: str) -> _Outlet:
-        """A tunnel's way out (interfaces.Outlet); to be finished or discarded at its end."""
+    def outlet(self, tunnel_id: str) -> Outlet:
+        """A tunnel's way out; to be finished or discarded at its end."""
         return _Outlet(self, encode(TunnelData(tunnelId=tunnel_id)))
 
     def room(self) -> Deferred[bool]:

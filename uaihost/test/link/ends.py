@@ -132,12 +132,16 @@ class Network:
 
 
 class MemoryStore:
-    """interfaces.Store on sqlite in memory. With `slow`, calls wait for `release`, in order."""
+    """interfaces.Store on sqlite in memory.
+
+    With `slow`, calls wait for `release`, in order; with `late`, they are made at once and their results wait.
+    """
 
     def __init__(self) -> None:
         self.database = sqlite3.connect(":memory:", isolation_level=None)
         self.database.executescript((_MIGRATIONS / "0001_core.sql").read_text())
         self.slow = False
+        self.late = False
         self.error: Exception | None = None
         self._waiting: list[Deferred[None]] = []
 
@@ -148,7 +152,12 @@ class MemoryStore:
             await turn
         if self.error is not None:
             raise self.error
-        return work(self.database)
+        result = work(self.database)
+        if self.late:
+            turn = Deferred()
+            self._waiting.append(turn)
+            await turn
+        return result
 
     def release(self) -> None:
         waiting, self._waiting = self._waiting, []

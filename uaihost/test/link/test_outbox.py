@@ -168,6 +168,14 @@ class OutboxTests(SynchronousTestCase):
         self.journal.add(b"{}")
         self.assertEqual(self.numbers(self.pipe), [1, 2])
 
+    def test_a_row_told_after_an_empty_table_was_read_is_not_forgotten(self) -> None:
+        self.store.late = True
+        self.connect()
+        self.journal.add(b"{}")
+        for _ in range(3):
+            self.store.release()
+        self.assertEqual(self.numbers(self.pipe), [1])
+
     def test_a_row_stored_before_and_told_after_it_was_read_is_sent_once(self) -> None:
         entry = self.journal.store(b"{}")
         self.connect()

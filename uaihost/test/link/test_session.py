@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
+from uaihost.interfaces import LinkInput
 from uaihost.link.session import Greeting, Inbound, Proof, Session
 from uaihost.link.socket import MessageSocket
 from uaihost.test.link.fakes import Pipe
@@ -166,14 +167,15 @@ class SessionTests(SynchronousTestCase):
         self.alive()
 
     def test_reading_stops_while_any_reason_holds(self) -> None:
-        self.session.hold("a")
-        self.session.hold("b")
-        self.session.hold("b")
-        self.session.release("a")
+        brake: LinkInput = self.session
+        brake.hold("a")
+        brake.hold("b")
+        brake.hold("b")
+        brake.release("a")
         self.assertFalse(self.pipe.reading)
-        self.session.release("b")
+        brake.release("b")
         self.assertTrue(self.pipe.reading)
-        self.session.release("b")
+        brake.release("b")
         self.assertTrue(self.pipe.reading)
 
     def test_a_held_socket_is_not_dead(self) -> None:

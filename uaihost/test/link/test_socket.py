@@ -1,0 +1,155 @@
+"""Messages between two sockets, however they are cut and compressed on the way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from uaihost.link.compression import LARGEST, SMALLEST, gains
+from uaihost.link.endpoint import WebSocketEndpoint
+from uaihost.link.socket import MessageSocket
+from uaihost.test.link.ends import Network
+from uaihost.test.support import given, settings, strategies
+
+
+class Log:
+    """A receiver that keeps what it hears."""
+
+    def __init__(self, socket: MessageSocket) -> None:
+        self.socket = socket
+        self.heard: list[tuple[bool, bytes]] = []
+        self.closes: list[tuple[int | None, str]] = []
+        socket.attach(self)
+
+    def text(self, payload: bytes) -> None:
+        self.heard.append((False, payload))
+
+    def binary(self, payload: bytes) -> None:
+        self.heard.append((True, payload))
+
+    def closed(self, code: int | None, reason: str) -> None:
+        self.closes.append((code, reason))
+
+
+class Pair:
+    """Two open sockets; `carry` moves bytes in pieces of `step`."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.network = Network(self.clock)
+        endpoint = WebSocketEndpoint(self.clock, "ws://[::1]:8789/host", self.network)
+        connecting: Any = endpoint.connect(Factory.forProtocol(Protocol))
+        self.request = b"".join(self.network.pumps[0].clientIO.stream)
+        self.network.flush()
+        self.host = Log(connecting.result.transport)
+        self.bridge = Log(self.network.bridges[0].socket)
+
+    def carry(self, step: int) -> None:
+        pump = self.network.pumps[0]
+        for source, target in ((pump.clientIO, pump.serverIO), (pump.serverIO, pump.clientIO)):
+            data = source.getOutBuffer() or b""
+            for start in range(0, len(data), step):
+                target.bufferReceived(data[start : start + step])
+
+
+_message = strategies.tuples(
+    strategies.booleans(),
+    strategies.one_of(strategies.integers(0, 130), strategies.integers(0, 200_000)),
+    strategies.booleans(),
+)
+
+
+class SocketTests(SynchronousTestCase):
+    @settings(max_examples=60)
+    @given(
+        strategies.lists(_message, max_size=12),
+        strategies.sampled_from([1 << 30, 128 * 1024, 20_000, 1000, 7]),
+    )
+    def test_messages_arrive_whole_and_in_order(
+        self, messages: list[tuple[bool, int, bool]], step: int
+    ) -> None:
+        pair = Pair()
+        sent = [(binary, (b"%d-" % size * size)[:size]) for binary, size, _ in messages]
+        if step == 7:
+            sent = [(binary, payload[:5000]) for binary, payload in sent]
+        for (binary, payload), (_, _, compress) in zip(sent, messages, strict=True):
+            pair.host.socket.send_message(payload, binary, compress)
+            pair.bridge.socket.send_message(payload, binary, compress)
+        pair.carry(step)
+        self.assertEqual(pair.bridge.heard, sent)
+        self.assertEqual(pair.host.heard, sent)
+
+    def test_compression_is_negotiated_and_used_where_it_is_asked_for(self) -> None:
+        pair = Pair()
+        self.assertIn(b"permessage-deflate", pair.request)
+        io = pair.network.pumps[0].clientIO
+        sizes = []
+        for compress in (True, False):
+            pair.host.socket.send_message(b"a" * 10_000, False, compress)
+            sizes.append(len(io.getOutBuffer()))
+        self.assertLess(sizes[0], 200)
+        self.assertGreater(sizes[1], 10_000)
+
+    def test_frames_of_some_length_gain(self) -> None:
+        self.assertEqual(
+            [gains(bytes(n)) for n in (SMALLEST - 1, SMALLEST, LARGEST, LARGEST + 1)], [0, 1, 1, 0]
+        )
+
+    def test_an_address_of_version_six_stands_in_brackets(self) -> None:
+        self.assertIn(b"\r\nHost: [::1]:8789\r\n", Pair().request)
+
+    def test_any_byte_is_traffic(self) -> None:
+        pair = Pair()
+        pair.host.socket.traffic = False
+        pair.bridge.socket.send_message(bytes(1000), True, False)
+        pair.network.pumps[0].clientIO.bufferReceived(pair.network.pumps[0].serverIO.getOutBuffer()[:3])
+        self.assertEqual((pair.host.socket.traffic, pair.host.heard), (True, []))
+
+    def test_each_end_is_told_the_code_that_closed(self) -> None:
+        for code, reason in ((4000, "heartbeat timeout"), (1001, "host shutting down"), (1000, "x" * 500)):
+            pair = Pair()
+            pair.host.socket.close(code, reason)
+            pair.host.socket.close(1000, "again")
+            pair.network.flush()
+            self.assertEqual(pair.host.closes, [(code, reason)])
+            self.assertEqual(pair.bridge.closes, [(code, reason[:123])])
+
+    def test_a_held_socket_reads_the_answer_to_its_close(self) -> None:
+        pair = Pair()
+        calls: list[str] = []
+        transport = pair.host.socket.transport
+        self.patch(transport, "pauseProducing", lambda: calls.append("pause"))
+        self.patch(transport, "resumeProducing", lambda: calls.append("resume"))
+        pair.host.socket.pause_reading()
+        pair.host.socket.close(1001, "host shutting down")
+        self.assertEqual(calls, ["pause", "resume"])
+
+    def test_a_closed_socket_takes_every_call(self) -> None:
+        pair = Pair()
+        pair.bridge.socket.abort()
+        pair.network.flush()
+        self.assertEqual([closes[0][0] for closes in (pair.host.closes, pair.bridge.closes)], [1006, 1006])
+        for socket in (pair.host.socket, pair.bridge.socket):
+            socket.send_message(b"x", True, False)
+            socket.close(1000, "")
+            socket.abort()
+            socket.loseConnection()
+        self.assertEqual(pair.clock.getDelayedCalls(), [])
+
+    def test_text_that_is_no_utf8_ends_the_connection(self) -> None:
+        pair = Pair()
+        pair.bridge.socket.send_message(b"\xff\xfe", False, False)
+        pair.network.flush()
+        self.assertEqual(pair.host.heard, [])
+        self.assertEqual(pair.host.closes[0][0], 1006)
+
+    def test_a_small_message_that_inflates_beyond_the_limit_ends_the_connection(self) -> None:
+        pair = Pair()
+        pair.bridge.socket.send_message(bytes(1 << 20), True, True)
+        self.patch(pair.host.socket, "maxMessagePayloadSize", 1 << 16)
+        pair.network.flush()
+        self.assertEqual(pair.host.heard, [])
+        self.assertIn("exceeds payload limit", pair.host.closes[0][1])
