@@ -134,7 +134,7 @@ class Network:
 class MemoryStore:
     """interfaces.Store on sqlite in memory.
 
-    With `slow`, calls wait for `release`, in order; with `late`, they are made at once and their results wait.
+    With `slow`, calls wait for `release`, in order; with `late`, only their results wait.
     """
 
     def __init__(self) -> None:
