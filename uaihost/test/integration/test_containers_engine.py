@@ -198,7 +198,7 @@ class TaskTests(TestCase):
         await self.start()
         launch = self.places.launch("two", self.launch.image)
         script = self.places.folder("two") / "init.py"
-        script.write_text("print('no'); raise SystemExit('cannot go on')")
+        script.write_text("import time; print('no'); time.sleep(1); raise SystemExit('cannot go on')")
         script.chmod(0o644)
         hidden = Mount(str(script), "/opt/uai/init.py", read_only=True)
         await self.engine.launch(attrs.evolve(launch, mounts=(*launch.mounts, hidden)))

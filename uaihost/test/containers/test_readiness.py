@@ -1,0 +1,197 @@
+"""Waiting for a container's first process, in memory: real files, no real connection, no real time."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone, ConnectionRefusedError
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+
+from uaihost.containers import readiness
+from uaihost.containers.readiness import Readiness
+from uaihost.errors import ErrorCode, HostError
+from uaihost.interfaces import Step
+from uaihost.test.support import given, short_folder, strategies
+
+READY = {"state": "ready", "failed": []}
+
+
+class ReadinessTests(TestCase):
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.folder = short_folder(self)
+        self.steps: list[Step] = []
+        self.runs = True
+        self.asked = 0
+
+    def wait(self, folder: Path | None = None, timeout: float = 60) -> Deferred[None]:
+        async def running(task_id: str) -> bool:
+            self.asked += 1
+            return self.runs
+
+        made = Readiness(self.reactor, lambda _: folder or self.folder, running)
+        return Deferred.fromCoroutine(made.ready("one", self.steps.append, timeout))
+
+    def listen(self) -> None:
+        """A socket where the first process makes one."""
+        server = socket.socket(socket.AF_UNIX)
+        self.addCleanup(server.close)
+        server.bind(str(self.folder / "init.sock"))
+
+    def accept(self) -> tuple[Any, StringTransport]:
+        """Let the last connection be made."""
+        path, factory = self.reactor.unixClients[-1][:2]
+        self.assertEqual(path, str(self.folder / "init.sock"))
+        protocol, transport = factory.buildProtocol(None), StringTransport()
+        protocol.makeConnection(transport)
+        return protocol, transport
+
+    def feed(self, protocol: Any, *entries: dict[str, Any]) -> None:
+        for entry in entries:
+            protocol.dataReceived(json.dumps(entry).encode() + b"\n")
+
+    def pass_time(self, seconds: float) -> None:
+        self.reactor.pump([readiness.POLL] * round(seconds / readiness.POLL))
+
+    def refused(self, waiting: Deferred[None]) -> HostError:
+        error = self.failureResultOf(waiting, HostError).value
+        assert isinstance(error, HostError)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        return error
+
+    def test_steps_and_ready(self) -> None:
+        waiting = self.wait()
+        self.pass_time(1)
+        self.assertEqual(self.reactor.unixClients, [])
+        self.listen()
+        self.pass_time(0.2)
+        protocol, transport = self.accept()
+        self.feed(
+            protocol,
+            {"step": "setup web", "state": "started"},
+            {"step": "setup web", "state": "failed", "message": "no", "elapsedMs": 12},
+            {"step": "start web", "state": "done", "other": [1]},
+        )
+        self.assertNoResult(waiting)
+        self.feed(protocol, READY)
+        self.assertIsNone(self.successResultOf(waiting))
+        self.assertEqual(
+            self.steps,
+            [
+                Step("setup web", "started"),
+                Step("setup web", "failed", "no", 12),
+                Step("start web", "done"),
+            ],
+        )
+        self.assertTrue(transport.disconnected)
+        self.assertEqual(transport.value(), b"")
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_a_failed_set_up(self) -> None:
+        self.listen()
+        waiting = self.wait()
+        protocol, _ = self.accept()
+        self.feed(protocol, {"state": "failed", "message": "no workspace"})
+        error = self.refused(waiting)
+        self.assertEqual(error.code, ErrorCode.UNAVAILABLE)
+        self.assertIn("no workspace", error.message)
+
+    def test_a_socket_that_nobody_serves_is_tried_again(self) -> None:
+        self.listen()
+        waiting = self.wait()
+        self.reactor.unixClients[0][1].clientConnectionFailed(None, Failure(ConnectionRefusedError()))
+        self.pass_time(0.1)
+        self.assertEqual(len(self.reactor.unixClients), 2)
+        protocol, _ = self.accept()
+        protocol.connectionLost(Failure(ConnectionDone()))
+        self.pass_time(0.1)
+        protocol, _ = self.accept()
+        self.assertEqual(len(self.reactor.unixClients), 3)
+        self.feed(protocol, READY)
+        self.successResultOf(waiting)
+
+    def test_the_time_out_names_the_last_step(self) -> None:
+        waiting = self.wait(timeout=5)
+        self.pass_time(5.1)
+        error = self.refused(waiting)
+        self.assertEqual(error.code, ErrorCode.TIMEOUT)
+        self.assertIn("the start of the container", error.message)
+        self.listen()
+        waiting = self.wait(timeout=5)
+        protocol, transport = self.accept()
+        self.feed(protocol, {"step": "setup web", "state": "started"})
+        self.pass_time(5.1)
+        self.assertIn("after 5 s; the last step was: setup web", self.refused(waiting).message)
+        self.assertTrue(transport.disconnected)
+
+    def test_a_container_that_ended_is_not_waited_for(self) -> None:
+        waiting = self.wait()
+        self.pass_time(readiness.CHECK - 0.5)
+        self.assertEqual(self.asked, 0)
+        self.pass_time(1)
+        self.assertEqual(self.asked, 1)
+        self.assertNoResult(waiting)
+        self.runs = False
+        self.pass_time(readiness.CHECK + 0.5)
+        self.assertIn("the container ended", self.refused(waiting).message)
+
+    def test_something_else_in_its_place_is_refused(self) -> None:
+        target = short_folder(self) / "engine.sock"
+        server = socket.socket(socket.AF_UNIX)
+        self.addCleanup(server.close)
+        server.bind(str(target))
+        path = self.folder / "init.sock"
+        for make in (path.touch, path.mkdir, lambda: path.symlink_to(target), lambda: os.mkfifo(path)):
+            make()
+            self.assertIn("is not a socket", self.refused(self.wait()).message)
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+        self.assertEqual(self.reactor.unixClients, [])
+
+    def test_a_path_too_long_for_a_socket(self) -> None:
+        error = self.refused(self.wait(self.folder / ("x" * 120)))
+        self.assertEqual(error.code, ErrorCode.INVALID_ARGS)
+
+    def test_what_does_not_speak_as_it_should(self) -> None:
+        self.listen()
+        for data in (
+            b"hello\n",
+            b"[]\n",
+            b"\xff\n",
+            b"[" * 50000 + b"\n",
+            b"x" * (readiness.LINE_LIMIT + 1),
+            b'{"step": "a", "state": "done"}\n' * (readiness.STEP_LIMIT + 1),
+        ):
+            waiting = self.wait()
+            protocol, transport = self.accept()
+            protocol.dataReceived(data)
+            self.assertEqual(self.refused(waiting).code, ErrorCode.UNAVAILABLE)
+            self.assertTrue(transport.disconnected)
+        self.assertEqual(len(self.steps), readiness.STEP_LIMIT)
+
+    @given(
+        strategies.dictionaries(
+            strategies.sampled_from(["step", "state", "message", "elapsedMs"]),
+            strategies.none()
+            | strategies.booleans()
+            | strategies.integers()
+            | strategies.text()
+            | strategies.sampled_from(["started", "done", "failed"])
+            | strategies.lists(strategies.text()),
+        )
+    )
+    def test_a_step_is_what_it_says_or_none(self, entry: dict[str, Any]) -> None:
+        step = readiness.parse(entry)
+        if step is None:
+            known = entry.get("state") in ("started", "done", "failed") and isinstance(entry["state"], str)
+            self.assertFalse(known and isinstance(entry.get("step"), str))
+        else:
+            self.assertEqual((step.step, step.state), (entry["step"][:200], entry["state"]))
+            self.assertIsInstance(step.message, str | None)
+            self.assertIsInstance(step.elapsedMs, int | None)
