@@ -182,7 +182,8 @@ class Mirrors:
         if not branches:
             raise HostError(
                 ErrorCode.CLONE_FAILED,
-                f"{repository.display} is empty; push a first commit to it and try again",
+                f"{repository.display} is empty or no git repository; check the address, or push a first "
+                "commit to it",
             )
         likely = [
             name for name in (default, "main", "master", *branches) if name is not None and name in branches

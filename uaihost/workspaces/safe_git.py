@@ -321,7 +321,7 @@ def clone_error(failed: GitFailed, display: str) -> HostError:
         why = "its SSH host key is not known here; connect to it once with ssh on this host"
     elif "no space left" in said:
         why = "the disk is full; free some space on the host"
-    elif "not valid: is this a git repository" in said or "does not appear to be a git repo" in said:
+    elif "is this a git repository?" in said or "does not appear to be a git repo" in said:
         why = "there is no git repository at that address; check it"
     elif any(words in said for words in _NETWORK):
         why = "the server cannot be reached; check the address and the host's network"

@@ -255,21 +255,27 @@ class Snapshots:
         attributes = places.repo / "info" / "attributes"
         attributes.unlink(missing_ok=True)
         try:
-            await self._blocking.call(stage_files, places.copy, names, places.stage)
+            staged = await self._blocking.call(stage_files, places.copy, names, places.stage)
             try:
-                await self._update_index(places, index, names)
+                await self._update_index(places, index, names, staged)
             except GitFailed:
                 # An attribute can ask for an encoding that a file does not have; then bytes are bytes.
                 attributes.write_text("* -text !working-tree-encoding !ident !filter\n", encoding="ascii")
-                await self._update_index(places, index, names)
+                await self._update_index(places, index, names, staged)
         finally:
             await self._blocking.call(self._trash.remove, places.stage)
 
-    async def _update_index(self, places: Places, index: Path, names: list[bytes]) -> None:
-        await self._git.run(
-            "update-index", "--add", "--remove", "--replace", "-z", "--stdin",
-            git_dir=places.repo, work_tree=places.stage, index=index, stdin=b"\0".join(names) + b"\0",
-        )  # fmt: skip
+    async def _update_index(
+        self, places: Places, index: Path, names: list[bytes], staged: list[bytes]
+    ) -> None:
+        """Removals first: a link can stand where a folder of removed files was."""
+        gone = set(names).difference(staged)
+        for option, chosen in (("--force-remove", gone), ("--add", staged)):
+            await self._git.run(
+                "update-index", option, "--replace", "-z", "--stdin",
+                git_dir=places.repo, work_tree=places.stage, index=index,
+                stdin=b"".join(name + b"\0" for name in chosen),
+            )  # fmt: skip
 
 
 def _write_refs(refs: Refs, places: Places) -> None:

@@ -6,7 +6,7 @@ and checked. Blocking: callers bring it to a thread.
 """
 
 # Names here are bytes, and places are descriptors.
-# ruff: noqa: PTH101, PTH103, PTH108, PTH119, PTH208, PTH211
+# ruff: noqa: PTH119, PTH208
 
 from __future__ import annotations
 
@@ -136,38 +136,43 @@ def take_git(copy: Path, view: Path) -> Refs:
         raise unreadable(os.strerror(error.errno or 0)) from None
 
 
-def stage_files(copy: Path, names: Iterable[bytes], stage: Path) -> None:
+def stage_files(copy: Path, names: Iterable[bytes], stage: Path) -> list[bytes]:
     """Make `stage` hold the files and symbolic links `names` of `copy`, at the same places.
 
     Files are linked, not copied. What is missing, is something else, or lies behind a symbolic link is left
     out, so that nothing from outside `copy` can come in, even while it is being changed.
 
+    Returns:
+        The names that are in `stage` now.
+
     Raises:
         OSError: the host's fault, like a full disk.
     """
-    with folder(copy) as top:
+    staged = []
+    with folder(copy) as top, folder(stage) as bottom:
         for directory, group in groupby(sorted(names, key=os.path.split), key=os.path.dirname):
-            target = os.fsencode(stage) + b"/" + directory
-            with _passing_over():
-                source = _descend(top, directory.split(b"/") if directory else [])
-                try:
-                    os.makedirs(target, exist_ok=True)
-                    for path in group:
-                        with _passing_over():
-                            _stage_one(os.path.basename(path), source, target)
-                finally:
-                    os.close(source)
+            parts = directory.split(b"/") if directory else []
+            # The stage may hold links that were staged: its folders too are entered without following any.
+            with (
+                _passing_over(),
+                _descended(top, parts) as source,
+                _descended(bottom, parts, make=True) as target,
+            ):
+                for path in group:
+                    with _passing_over():
+                        _stage_one(os.path.basename(path), source, target)
+                        staged.append(path)
+    return staged
 
 
-def _stage_one(name: bytes, source: int, target: bytes) -> None:
-    staged = target + b"/" + name
+def _stage_one(name: bytes, source: int, target: int) -> None:
     if stat.S_ISLNK(os.stat(name, dir_fd=source, follow_symlinks=False).st_mode):
-        os.symlink(os.readlink(name, dir_fd=source), staged)
+        os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
         return
-    _link(name, source, staged)
-    mode = os.lstat(staged).st_mode
+    _link(name, source, target)
+    mode = os.stat(name, dir_fd=target, follow_symlinks=False).st_mode
     if not mode & stat.S_IRUSR:
-        os.chmod(staged, stat.S_IMODE(mode) | stat.S_IRUSR)
+        os.chmod(name, stat.S_IMODE(mode) | stat.S_IRUSR, dir_fd=target)
 
 
 @contextmanager
@@ -180,70 +185,68 @@ def _passing_over() -> Iterator[None]:
             raise
 
 
-def _link(name: str | bytes, source: int, target: str | bytes) -> None:
-    """Link a plain file to `target`, in a folder that only the daemon can change."""
+def _link(name: str | bytes, source: int, target: int) -> None:
+    """Link a plain file into `target`, a folder that only the daemon can change."""
     try:
-        os.link(name, target, src_dir_fd=source, follow_symlinks=False)
+        os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
     except PermissionError:
         # Linux refuses links to what belongs to others (fs.protected_hardlinks).
         _copy(name, source, target)
         return
-    if not stat.S_ISREG(os.lstat(target).st_mode):
-        os.unlink(target)
+    if not stat.S_ISREG(os.stat(name, dir_fd=target, follow_symlinks=False).st_mode):
+        os.unlink(name, dir_fd=target)
         raise OSError(errno.EINVAL, "not a plain file")
 
 
-def _copy(name: str | bytes, source: int, target: str | bytes) -> None:
+def _copy(name: str | bytes, source: int, target: int) -> None:
     descriptor = os.open(name, _FILE, dir_fd=source)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a plain file")
+    mode = stat.S_IMODE(found.st_mode) | stat.S_IRUSR
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "not a plain file")
-        made = os.open(
-            target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IMODE(found.st_mode) | stat.S_IRUSR
-        )
+        made = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode, dir_fd=target)
         with os.fdopen(made, "wb") as copy:
             while data := file.read(1 << 20):
                 copy.write(data)
 
 
-def _descend(top: int, parts: Iterable[bytes | str]) -> int:
+@contextmanager
+def _descended(top: int, parts: Iterable[bytes | str], *, make: bool = False) -> Iterator[int]:
+    """A descriptor of the folder below `top`, entered step by step; with `make`, missing ones are made."""
     current = os.dup(top)
-    for part in parts:
-        try:
+    try:
+        for part in parts:
+            if make:
+                try:
+                    os.mkdir(part, dir_fd=current)
+                except FileExistsError:
+                    pass
             deeper = os.open(part, _DIRECTORY, dir_fd=current)
-        finally:
             os.close(current)
-        current = deeper
-    return current
+            current = deeper
+        yield current
+    finally:
+        os.close(current)
 
 
 def _exists(git: int, parts: tuple[str, ...], name: str) -> bool:
     try:
-        parent = _descend(git, parts)
+        with _descended(git, parts) as parent:
+            os.stat(name, dir_fd=parent, follow_symlinks=False)
+            return True
     except FileNotFoundError:
         return False
-    try:
-        os.stat(name, dir_fd=parent, follow_symlinks=False)
-        return True
-    except FileNotFoundError:
-        return False
-    finally:
-        os.close(parent)
 
 
 def _refs(git: int) -> Refs:
     heads: dict[str, str] = {}
     stash = None
     # Loose refs first: one that is packed meanwhile is then found in the second place.
-    try:
-        refs = _descend(git, ("refs",))
-    except FileNotFoundError:
-        pass
-    else:
+    with _passing_over(), folder("refs", git) as refs:
         stash = _oid(read_file("stash", refs, _REF_FILE))
         _loose("heads", refs, "", heads, 0)
-        os.close(refs)
     for line in (read_file("packed-refs", git, _PACKED_REFS) or b"").decode("utf-8", "replace").split("\n"):
         oid, _, name = line.partition(" ")
         if _OID.match(oid) and name == "refs/stash":
@@ -258,11 +261,7 @@ def _refs(git: int) -> Refs:
 
 
 def _loose(name: str, parent: int, prefix: str, heads: dict[str, str], depth: int) -> None:
-    try:
-        directory = os.open(name, _DIRECTORY, dir_fd=parent)
-    except OSError:
-        return
-    try:
+    with _passing_over(), folder(name, parent) as directory:
         with os.scandir(directory) as entries:
             found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
         for inner, is_folder in found:
@@ -271,8 +270,6 @@ def _loose(name: str, parent: int, prefix: str, heads: dict[str, str], depth: in
                     _put(heads, prefix + inner, oid)
             elif depth < _MAX_DEPTH:
                 _loose(inner, directory, f"{prefix}{inner}/", heads, depth + 1)
-    finally:
-        os.close(directory)
 
 
 def _put(heads: dict[str, str], name: str, oid: str) -> None:
@@ -292,14 +289,9 @@ def _stashes(git: int, newest: str | None) -> tuple[str, ...]:
     if newest is None:
         return ()
     found = {newest: None}
-    try:
-        logs = _descend(git, ("logs", "refs"))
-    except OSError:
-        return (newest,)
-    try:
+    log = b""
+    with _passing_over(), _descended(git, ("logs", "refs")) as logs:
         log = read_file("stash", logs, _STASH_LOG) or b""
-    finally:
-        os.close(logs)
     for line in reversed(log.decode("utf-8", "replace").split("\n")):
         words = line.split(" ", 2)
         if len(words) == 3 and _OID.match(words[1]) and len(found) < MAX_STASHES:
@@ -320,7 +312,8 @@ def _link_objects(git: int, target: Path) -> None:
                 if count > MAX_OBJECTS:
                     raise unreadable(f"it has more than {MAX_OBJECTS} object files")
                 (target / name).mkdir(parents=True, exist_ok=True)
-                # An index is only of use beside its pack, so the pack is linked first.
-                for found in sorted(inner, reverse=True):
-                    with _passing_over():
-                        _link(found, source, str(target / name / found))
+                with folder(target / name) as own:
+                    # An index is only of use beside its pack, so the pack is linked first.
+                    for found in sorted(inner, reverse=True):
+                        with _passing_over():
+                            _link(found, source, own)

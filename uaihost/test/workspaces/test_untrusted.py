@@ -40,7 +40,7 @@ class UntrustedCase(TestCase):
     def refused(self) -> str:
         error = self.assertRaises(HostError, self.take)
         self.assertEqual(error.code, ErrorCode.CONFLICT)
-        return error.message
+        return str(error)
 
 
 class RefTests(UntrustedCase):
@@ -146,7 +146,7 @@ class ObjectTests(UntrustedCase):
 class StageTests(UntrustedCase):
     def stage(self, *names: bytes) -> dict[str, str]:
         stage = self.root / "stage"
-        stage.mkdir()
+        stage.mkdir(exist_ok=True)
         stage_files(self.copy, names, stage)
         return {
             str(found.relative_to(stage)): f"-> {found.readlink()}"
@@ -171,6 +171,15 @@ class StageTests(UntrustedCase):
         os.mkfifo(self.copy / "pipe")
         self.assertEqual(self.stage(b"out/file", b"d/out/file", b"pipe", b"../secret/file"), {})
 
+    def test_nothing_is_written_through_a_link_that_was_staged_before(self) -> None:
+        (self.copy / "d").symlink_to(self.secret)
+        self.stage(b"d")
+        (self.copy / "d").unlink()
+        (self.copy / "d").mkdir()
+        (self.copy / "d/planted").write_text("x")
+        self.stage(b"d/planted")
+        self.assertEqual([found.name for found in self.secret.iterdir()], ["file"])
+
     def test_an_unreadable_file_is_made_readable(self) -> None:
         (self.copy / "closed").write_text("x")
         (self.copy / "closed").chmod(0o000)
@@ -187,7 +196,7 @@ class StageTests(UntrustedCase):
         def full(*_: object, **__: object) -> None:
             raise OSError(28, "No space left on device")
 
-        self.patch(untrusted.os, "link", full)
+        self.patch(os, "link", full)
         self.assertRaises(OSError, self.stage, b"a")
 
 
