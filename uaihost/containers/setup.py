@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from typing import Any
 import attrs
 from twisted.internet.task import deferLater
 
+from uaihost import children
 from uaihost.blocking import Blocking, Threads
 from uaihost.containers import apt
 from uaihost.containers.client import SYSTEM_SOCKET, answers
@@ -94,14 +96,34 @@ def advice(machine: Machine) -> str:
     )
 
 
-def alive(pid: int, proc: Path = Path("/proc")) -> bool:
-    """Whether process `pid` runs. One that ended counts as gone, though nobody may have reaped it."""
+def alive(pid: int, name: str | None = None, proc: Path = Path("/proc")) -> bool:
+    """Whether process `pid` runs, and is the program `name` when one is given.
+
+    One that ended counts as gone, though nobody may have reaped it.
+    """
     try:
         text = (proc / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
     # proc(5): the state follows the command's name, which may itself hold parentheses.
-    return text.rpartition(")")[2].split()[0] not in ("Z", "X")
+    head, _, rest = text.rpartition(")")
+    return rest.split()[0] not in ("Z", "X") and name in (None, head.partition("(")[2])
+
+
+def running(pid_file: Path, name: str) -> int | None:
+    """The process that a pid file names, if it runs and is the program `name`; else the file is removed.
+
+    dockerd refuses to start, and containerd is waited for in vain, while the number in a pid file exists,
+    be it a zombie's or another program's.
+    """
+    try:
+        pid = int(pid_file.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        pid = 0
+    if pid > 0 and alive(pid, name):
+        return pid
+    pid_file.unlink(missing_ok=True)
+    return None
 
 
 def tail(path: Path, lines: int = 8) -> str:
@@ -190,6 +212,16 @@ class Setup:
                 f"the folder {self._folder} is too long for an engine's sockets: choose a data folder whose "
                 f"engine folder has at most {LONGEST_FOLDER} bytes",
             )
+        earlier = running(self._folder / "docker.pid", "dockerd")
+        if earlier is not None:
+            self._progress("waiting for the engine that is starting")
+            if await self._wait(self.own, None):
+                return EngineHandle(self.own, started_by_us=False)
+            raise HostError(
+                ErrorCode.UNAVAILABLE,
+                f"our engine (process {earlier}) runs but does not answer: end it and try again; its log is "
+                f"{self.log}",
+            )
         self._progress("starting the engine")
         child = await self._blocking.call(self._spawn, program)
         if await self._wait(self.own, child):
@@ -201,15 +233,12 @@ class Setup:
         )
 
     def _spawn(self, program: str) -> subprocess.Popen[bytes]:
-        pid_file = self._folder / "docker.pid"
-        # dockerd refuses to start beside a pid file whose number exists, even as a zombie or as another
-        # program; that no engine answers was asked before.
-        pid_file.unlink(missing_ok=True)
+        running(self._folder / "exec" / "containerd" / "containerd.pid", "containerd")
         argv = [
             program,
             *("--data-root", str(self._folder / "data")),
             *("--exec-root", str(self._folder / "exec")),
-            *("--pidfile", str(pid_file)),
+            *("--pidfile", str(self._folder / "docker.pid")),
             *("--host", self.own),
             *("--log-level", "warn"),
         ]
@@ -287,6 +316,23 @@ async def stop_engine(reactor: Any, handle: EngineHandle) -> None:
         raise HostError(
             ErrorCode.TIMEOUT, f"the engine (process {handle.pid}) did not end in {STOP_LIMIT:.0f} s"
         )
+    # One that was killed before left mounts behind, and they would keep its folder from being removed.
+    folder = Path(handle.docker_host.removeprefix("unix://")).parent
+    left = mounts(folder, Path("/proc/mounts").read_text(encoding="utf-8", errors="surrogateescape"))
+    if left:
+        env = apt.environment(os.environ)
+        await children.run(reactor, ["umount", "--lazy", *left], env=env, timeout=STOP_LIMIT)
+
+
+def mounts(folder: Path, table: str) -> list[str]:
+    """What is mounted below `folder`, the deepest first, in a table of mounts (fstab(5))."""
+    found = []
+    for line in table.splitlines():
+        fields = line.split(" ")
+        place = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[1]) if fields[1:] else ""
+        if place.startswith(f"{folder}/"):
+            found.append(place)
+    return sorted(found, reverse=True)
 
 
 async def _end(reactor: Any, pid: int) -> bool:

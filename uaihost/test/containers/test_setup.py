@@ -132,9 +132,26 @@ class ProcessTests(TestCase):
         ):
             (proc / str(pid)).mkdir()
             (proc / str(pid) / "stat").write_text(text)
-            self.assertEqual(alive(pid, proc), expected, text)
-        self.assertFalse(alive(5, proc))
+            self.assertEqual(alive(pid, proc=proc), expected, text)
+        self.assertFalse(alive(5, proc=proc))
         self.assertTrue(alive(os.getpid()))
+        self.assertTrue(alive(2, "a) Z b", proc))
+        self.assertFalse(alive(1, "dockerd", proc))
+
+    def test_a_pid_file_of_another_program_is_removed(self) -> None:
+        path = short_folder(self) / "docker.pid"
+        own = Path("/proc/self/comm").read_text().strip()
+        for text, name, expected in (
+            (str(os.getpid()), own, os.getpid()),
+            (str(os.getpid()), "dockerd", None),
+            ("4194305", "dockerd", None),
+            ("", "dockerd", None),
+            ("x", "dockerd", None),
+        ):
+            path.write_text(text)
+            self.assertEqual(setup.running(path, name), expected, text)
+            self.assertEqual(path.exists(), expected is not None)
+        self.assertIsNone(setup.running(path, "dockerd"))
 
     def test_stop_ends_only_what_was_started(self) -> None:
         child = subprocess.Popen(["sleep", "300"])
@@ -166,6 +183,13 @@ class ProcessTests(TestCase):
         error = self.failureResultOf(stopping, HostError).value
         self.assertEqual(error.code, ErrorCode.TIMEOUT)
         self.assertTrue(alive(child.pid))
+
+    def test_mounts_below_a_folder_the_deepest_first(self) -> None:
+        table = (
+            "proc /proc proc rw 0 0\n/dev/x /e/data ext4 rw 0 0\noverlay /e/data/a\\040b overlay rw 0 0\n"
+            "x /e x rw 0 0\nx /ee/data x rw 0 0\n\n"
+        )
+        self.assertEqual(setup.mounts(Path("/e"), table), ["/e/data/a b", "/e/data"])
 
     def test_the_tail_of_a_log(self) -> None:
         path = short_folder(self) / "log"
