@@ -17,6 +17,8 @@ TOTAL_LIMIT = 4 << 20
 MAX_FILES = 1000
 # Bytes: a file larger than this is not compared line by line (core.bigFileThreshold).
 LARGE = 1 << 20
+# Bytes: a changed file larger than this is named and not even read; saving reads it.
+UNREAD = 32 << 20
 
 _OPTIONS = ("-r", "-M", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color", "--submodule=short")
 
@@ -38,7 +40,7 @@ class Diffs:
             HostError: `not_found`, no such work copy; `conflict`, it cannot be read.
         """
         async with self._snapshots.lock(places):
-            snapshot = await self._snapshots.take(places)
+            snapshot = await self._snapshots.take(places, largest=UNREAD)
             try:
                 base = await self._base(snapshot)
                 files, truncated = await self._files(snapshot, base)
@@ -84,6 +86,13 @@ class Diffs:
             git_dir=snapshot.repo, settings=settings, operands=sides, limit=2 * TOTAL_LIMIT,
         )  # fmt: skip
         parse_patch(patch.out, files, complete=not patch.truncated)
+        for name, tracked in sorted(snapshot.large.items()):
+            # What was committed before is in the list with its content of then.
+            files = [file for file in files if file.path != name]
+            files.append(
+                File(name, None, "modified" if tracked else "added", None, None, "", "", truncated=True)
+            )
+        files.sort(key=lambda file: file.path)
         return _limited(files)
 
     async def _mark_large(self, snapshot: Snapshot, files: list[File]) -> None:

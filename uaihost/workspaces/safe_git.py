@@ -61,6 +61,7 @@ _CONFIG = """\
     protectNTFS = true
     safecrlf = false
     commitGraph = false
+    looseCompression = 1
     multiPackIndex = false
 [protocol]
     allow = never

@@ -28,6 +28,8 @@ TAKEN = "refs/copy/"
 # Repositories inside a work copy that are recorded as plain folders; more are left out.
 MAX_NESTED = 100
 
+# Seconds for reading all changed files: enough for some GiB.
+_READ = 1800.0
 # The last head that could be read.
 _KNOWN = "refs/known-head"
 _NO_REFS = Refs(None, None, {}, ())
@@ -38,8 +40,9 @@ class Snapshot:
     """A work copy at one moment.
 
     repo: the bare repository that holds it. head: the commit that is checked out, None when there is none;
-    branch: the branch that is; tree: the tree of the working copy, ignored files left out; fault: why its
-    commits could not be read, in which case `head` is the last one known.
+    tree: the tree of the working copy, ignored files left out; large: names of changed files that were left
+    out for their size, with whether they are in `head`; fault: why its commits could not be read, in which
+    case `head` is the last one known.
     """
 
     repo: Path
@@ -47,11 +50,8 @@ class Snapshot:
     refs: Refs
     head: str | None
     tree: str
+    large: dict[bytes, bool]
     fault: str | None = None
-
-    @property
-    def branch(self) -> str | None:
-        return self.refs.branch
 
 
 class Snapshots:
@@ -73,9 +73,12 @@ class Snapshots:
         for own in [own for own in self._locks if own.is_relative_to(task)]:
             del self._locks[own]
 
-    async def take(self, places: Places, *, despite_faults: bool = False) -> Snapshot:
+    async def take(
+        self, places: Places, *, largest: int | None = None, despite_faults: bool = False
+    ) -> Snapshot:
         """What the work copy holds. The caller holds the lock.
 
+        largest: bytes; changed files above that are named and not read.
         despite_faults: when its `.git` cannot be read, record the working tree on the last head known.
 
         Raises:
@@ -86,7 +89,7 @@ class Snapshots:
             raise HostError(ErrorCode.NOT_FOUND, f"the task has no work copy named {places.copy.name!r}")
         for last in (False, True):
             try:
-                return await self._take(places, record, despite_faults)
+                return await self._take(places, record, largest, despite_faults)
             except GitFailed as failed:
                 if last or not failed.corrupt:
                     raise HostError(
@@ -97,7 +100,9 @@ class Snapshots:
             await self._blocking.call(self._trash.remove, places.repo)
         raise AssertionError("the second try returns or raises")
 
-    async def _take(self, places: Places, record: Record, despite_faults: bool) -> Snapshot:
+    async def _take(
+        self, places: Places, record: Record, largest: int | None, despite_faults: bool
+    ) -> Snapshot:
         await self._set_up(places, record)
         refs, fault = await self._commits(places, record, despite_faults)
         head = refs.head
@@ -106,8 +111,8 @@ class Snapshots:
             head = known or record.head
         elif head is not None:
             await self._git.run("update-ref", git_dir=places.repo, operands=[_KNOWN, head])
-        tree = await self._tree(places, head)
-        return Snapshot(places.repo, record, refs, head, tree, fault)
+        tree, large = await self._tree(places, head, largest)
+        return Snapshot(places.repo, record, refs, head, tree, large, fault)
 
     async def _set_up(self, places: Places, record: Record) -> None:
         mirror = self._mirrors / f"{record.key}.git"
@@ -190,8 +195,13 @@ class Snapshots:
                 detached = oid
         return Refs(refs.branch, detached, heads, tuple(oid for _, oid in sorted(stashes.items())))
 
-    async def _tree(self, places: Places, head: str | None) -> str:
-        """The working tree as a tree object. The index tells what is equal to HEAD without reading it."""
+    async def _tree(
+        self, places: Places, head: str | None, largest: int | None
+    ) -> tuple[str, dict[bytes, bool]]:
+        """The working tree as a tree object, and what is too large for it.
+
+        The index tells what is equal to HEAD without reading it.
+        """
         index = places.repo / "index"
         try:
             await self._read_head(places, index, head)
@@ -204,11 +214,11 @@ class Snapshots:
         )  # fmt: skip
         if listed.truncated:
             raise _too_many()
-        names = [name for name in listed.out.split(b"\0") if name]
-        names += await self._untracked(places, index)
-        await self._add(places, index, names)
+        tracked = {name for name in listed.out.split(b"\0") if name}
+        names = [*tracked, *await self._untracked(places, index)]
+        large = await self._add(places, index, names, largest)
         finished = await self._git.run("write-tree", git_dir=places.repo, index=index)
-        return finished.out.decode("ascii").strip()
+        return finished.out.decode("ascii").strip(), {name: name in tracked for name in large}
 
     async def _read_head(self, places: Places, index: Path, head: str | None) -> None:
         if head is None:
@@ -247,34 +257,33 @@ class Snapshots:
                     found.append(prefix + name)
         return found
 
-    async def _add(self, places: Places, index: Path, names: list[bytes]) -> None:
-        """Record `names` as they are now; one that is gone is removed."""
+    async def _add(self, places: Places, index: Path, names: list[bytes], largest: int | None) -> list[bytes]:
+        """Record `names` as they are now; one that is gone is removed. Returns those that are too large."""
         if not names:
-            return
+            return []
         places.stage.mkdir(mode=0o700)
         attributes = places.repo / "info" / "attributes"
         attributes.unlink(missing_ok=True)
         try:
-            staged = await self._blocking.call(stage_files, places.copy, names, places.stage)
+            staged = await self._blocking.call(stage_files, places.copy, names, places.stage, largest)
+            gone = set(names).difference(staged.names, staged.large)
             try:
-                await self._update_index(places, index, names, staged)
+                await self._update_index(places, index, gone, staged.names)
             except GitFailed:
                 # An attribute can ask for an encoding that a file does not have; then bytes are bytes.
                 attributes.write_text("* -text !working-tree-encoding !ident !filter\n", encoding="ascii")
-                await self._update_index(places, index, names, staged)
+                await self._update_index(places, index, gone, staged.names)
         finally:
             await self._blocking.call(self._trash.remove, places.stage)
+        return staged.large
 
-    async def _update_index(
-        self, places: Places, index: Path, names: list[bytes], staged: list[bytes]
-    ) -> None:
+    async def _update_index(self, places: Places, index: Path, gone: set[bytes], staged: list[bytes]) -> None:
         """Removals first: a link can stand where a folder of removed files was."""
-        gone = set(names).difference(staged)
         for option, chosen in (("--force-remove", gone), ("--add", staged)):
             await self._git.run(
                 "update-index", option, "--replace", "-z", "--stdin",
                 git_dir=places.repo, work_tree=places.stage, index=index,
-                stdin=b"".join(name + b"\0" for name in chosen),
+                stdin=b"".join(name + b"\0" for name in chosen), timeout=_READ,
             )  # fmt: skip
 
 

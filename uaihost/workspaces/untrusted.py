@@ -136,19 +136,26 @@ def take_git(copy: Path, view: Path) -> Refs:
         raise unreadable(os.strerror(error.errno or 0)) from None
 
 
-def stage_files(copy: Path, names: Iterable[bytes], stage: Path) -> list[bytes]:
+@attrs.frozen
+class Staged:
+    """names: what the stage holds; large: the files that were left out for their size."""
+
+    names: list[bytes] = attrs.field(factory=list)
+    large: list[bytes] = attrs.field(factory=list)
+
+
+def stage_files(copy: Path, names: Iterable[bytes], stage: Path, largest: int | None = None) -> Staged:
     """Make `stage` hold the files and symbolic links `names` of `copy`, at the same places.
 
     Files are linked, not copied. What is missing, is something else, or lies behind a symbolic link is left
     out, so that nothing from outside `copy` can come in, even while it is being changed.
 
-    Returns:
-        The names that are in `stage` now.
+    largest: bytes; None takes files of any size.
 
     Raises:
         OSError: the host's fault, like a full disk.
     """
-    staged = []
+    staged = Staged()
     with folder(copy) as top, folder(stage) as bottom:
         for directory, group in groupby(sorted(names, key=os.path.split), key=os.path.dirname):
             parts = directory.split(b"/") if directory else []
@@ -160,19 +167,23 @@ def stage_files(copy: Path, names: Iterable[bytes], stage: Path) -> list[bytes]:
             ):
                 for path in group:
                     with _passing_over():
-                        _stage_one(os.path.basename(path), source, target)
-                        staged.append(path)
+                        fits = _stage_one(os.path.basename(path), source, target, largest)
+                        (staged.names if fits else staged.large).append(path)
     return staged
 
 
-def _stage_one(name: bytes, source: int, target: int) -> None:
+def _stage_one(name: bytes, source: int, target: int, largest: int | None) -> bool:
     if stat.S_ISLNK(os.stat(name, dir_fd=source, follow_symlinks=False).st_mode):
         os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
-        return
+        return True
     _link(name, source, target)
-    mode = os.stat(name, dir_fd=target, follow_symlinks=False).st_mode
-    if not mode & stat.S_IRUSR:
-        os.chmod(name, stat.S_IMODE(mode) | stat.S_IRUSR, dir_fd=target)
+    found = os.stat(name, dir_fd=target, follow_symlinks=False)
+    if largest is not None and found.st_size > largest:
+        os.unlink(name, dir_fd=target)
+        return False
+    if not found.st_mode & stat.S_IRUSR:
+        os.chmod(name, stat.S_IMODE(found.st_mode) | stat.S_IRUSR, dir_fd=target)
+    return True
 
 
 @contextmanager

@@ -214,6 +214,19 @@ class DiffTests(WorkspacesCase):
             self.assertEqual((shown["binary"], shown["hunks"], shown["truncated"]), (False, None, True))
         self.assertEqual(by_path["n0000"]["hunks"], "@@ -0,0 +1 @@\n+x\n")
 
+    async def test_a_gigantic_file_is_named_unread_and_still_saved(self) -> None:
+        copy = await self.prepared()
+        for name in ("a.txt", "new"):
+            with (copy / name).open("wb") as file:
+                file.truncate((32 << 20) + 1)
+        found = await self.workspaces.diff("t1", "p1", "app")
+        shown = [(file["path"], file["status"], file["hunks"], file["truncated"]) for file in found["files"]]
+        self.assertEqual(shown, [("a.txt", "modified", None, True), ("new", "added", None, True)])
+        self.assertTrue(found["truncated"])
+        (saved,) = await self.workspaces.save("t1", ["app"])
+        for name in ("a.txt", "new"):
+            self.assertEqual(git(self.mirror(), "cat-file", "-s", f"{saved.wip}:{name}"), str((32 << 20) + 1))
+
     async def test_many_megabytes_of_hunks_stop_at_the_limit(self) -> None:
         copy = await self.prepared()
         for number in range(60):

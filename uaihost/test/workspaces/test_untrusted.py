@@ -180,6 +180,15 @@ class StageTests(UntrustedCase):
         self.stage(b"d/planted")
         self.assertEqual([found.name for found in self.secret.iterdir()], ["file"])
 
+    def test_large_files_are_named_and_left_out(self) -> None:
+        (self.copy / "small").write_text("123")
+        (self.copy / "large").write_text("1234")
+        stage = self.root / "stage"
+        stage.mkdir()
+        found = stage_files(self.copy, [b"large", b"small", b"gone"], stage, 3)
+        self.assertEqual((found.names, found.large), ([b"small"], [b"large"]))
+        self.assertEqual([file.name for file in stage.iterdir()], ["small"])
+
     def test_an_unreadable_file_is_made_readable(self) -> None:
         (self.copy / "closed").write_text("x")
         (self.copy / "closed").chmod(0o000)
