@@ -8,23 +8,22 @@ only as a `Room`.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from sqlite3 import Connection
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
-from twisted.internet.defer import DeferredLock, ensureDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from uaihost.agents import turn
 from uaihost.agents.adapter import Adapter, TurnEnded
+from uaihost.agents.backlog import AgentRows, Backlog
 from uaihost.agents.framing import Hello
 from uaihost.agents.process import Listener, Process, Starter
 from uaihost.agents.progress import DETAIL_LIMIT, Decided, Happening, Note, Progress, Room
 from uaihost.agents.recovery import SOON, Crashes, exit_reason
+from uaihost.agents.serial import Serial
 from uaihost.agents.turn import Input, State
 from uaihost.errors import HostError
 from uaihost.ids import new_id
@@ -34,7 +33,6 @@ from uaihost.state.channel import AgentRow, LineRow
 from uaihost.wire.events import AgentState
 
 log = Logger()
-T = TypeVar("T")
 
 # How long the agent's own interrupt may take, and then its end by TERM, seconds.
 INTERRUPT_LIMIT = 5.0
@@ -43,9 +41,8 @@ KILL_AFTER = 2.0
 STOP_GRACE = 3.0
 # Before the session is opened anew after a fault of ours (a full disk), seconds.
 FAULT_PAUSE = 5.0
-# Lines that wait to be stored, bytes, at which the socket is paused; and the most in one transaction.
-HIGH_WATER = 8 << 20
-BATCH = 1 << 20
+# How long streamed text, told at once, may wait to be stored, seconds: a transaction is a disk's flush.
+LAZY = 0.25
 
 MakeProcess = Callable[[str, Starter, Listener], Process]
 
@@ -64,17 +61,15 @@ class Session:
     ) -> None:
         self._progress = Progress(row)
         self._clock = clock
-        self._store = store
+        self._rows = AgentRows(store, row.task_id, row.agent_id)
         self._room = room
         self._make_adapter = make_adapter
         self._make_process = make_process
         self._adapter = make_adapter(row)
         self._process: Process | None = None
-        self._lock = DeferredLock()
-        self._closed = False
-        self._lines: deque[tuple[bytes | None, int]] = deque()
-        self._waiting = 0
-        self._new_run: Hello | None = None
+        self._serial = Serial(f"agent {row.agent_id} of task {row.task_id}", self._fault)
+        self._backlog = Backlog()
+        self._lazy: IDelayedCall | None = None
         self._dead_run: str | None = None
         self._prompt = -1
         self._crashes = Crashes()
@@ -98,15 +93,15 @@ class Session:
 
     async def open(self) -> None:
         """Go on from the stored row: attach to what lives, start what does not."""
-        await self._alone(self._open)
+        await self._serial.run(self._open)
 
     def pump(self) -> None:
         """Something may wait for the agent."""
-        self._later(self._next_prompt)
+        self._serial.later(self._next_prompt)
 
     async def interrupt(self) -> None:
         """End the turn, by force if it takes longer than INTERRUPT_LIMIT; the session is kept."""
-        await self._alone(self._interrupt)
+        await self._serial.run(self._interrupt)
 
     async def answer(self, decide: Callable[[], Decided | None]) -> None:
         """Give the agent a decision.
@@ -114,8 +109,14 @@ class Session:
         `decide` is called when nothing else happens; it may raise, or say by None that nothing is to be done.
         """
 
+        refused: list[HostError] = []
+
         async def give() -> None:
-            decided = decide()
+            try:
+                decided = decide()
+            except HostError as error:
+                refused.append(error)
+                return
             if decided is None:
                 return
             happened: list[Happening] = [decided]
@@ -125,7 +126,9 @@ class Session:
             line = self._adapter.answer(decided.row.asked_as, decided.row.decision == "accept")
             await self._commit(happened, [(line, None)])
 
-        await self._alone(give)
+        await self._serial.run(give)
+        if refused:
+            raise refused[0]
 
     async def configure(self, row: AgentRow) -> None:
         """Take over what the crew's list says of it; a restart makes kind, model and instructions count."""
@@ -135,7 +138,7 @@ class Session:
             self._change(**{name: getattr(row, name) for name in names})
             await self._commit([])
 
-        await self._alone(work)
+        await self._serial.run(work)
 
     async def restart(self) -> None:
         """End the agent whatever it does and start it anew with its session."""
@@ -147,11 +150,11 @@ class Session:
             await self._commit(happened)
             self._start_in(SOON)
 
-        await self._alone(work)
+        await self._serial.run(work)
 
     async def stop(self) -> None:
         """End the agent for good. Bounded in time."""
-        self._closed = True
+        self._serial.closed = True
         self._cancel_timer()
         process, self._process = self._process, None
         if process is not None:
@@ -161,16 +164,15 @@ class Session:
             happened = [*self._lose_turn(), self._progress.step(Input.STOP)]
             await self._commit(happened, write=self._drop_all_lines)
 
-        await self._locked(work)
+        await self._serial.last(work)
 
     async def detach(self) -> None:
         """The daemon goes away: let go of the agent, which lives on, once what runs has been stored."""
-        self._closed = True
+        self._serial.closed = True
         self._cancel_timer()
         if self._process is not None:
             self._process.detach()
-        await self._lock.acquire()
-        self._lock.release()
+        await self._serial.last(self._catch_up)
 
     # ---- what the process tells (Listener)
 
@@ -183,78 +185,42 @@ class Session:
             log.warn("the output of agent {agent} has been cut short", agent=self.row.agent_id)
             self._change(cursor=hello.out_end)
         if hello.run == self.row.run:
-            self._later(self._reattached)
+            self._serial.later(self._reattached)
         else:
             self._process.forget_lines()
-            self._new_run = hello
-            self._later(self._begin_run)
+            self._backlog.new_run = hello
+            self._serial.later(self._begin_run)
 
     def line_received(self, line: bytes | None, end: int) -> None:
-        self._lines.append((line, end))
-        self._waiting += len(line or b"")
-        if self._waiting > HIGH_WATER and self._process is not None:
+        self._backlog.add(line, end)
+        if self._backlog.full and self._process is not None:
             self._process.pause()
-        if len(self._lines) == 1:
-            self._later(self._drain)
+        if len(self._backlog) == 1:
+            self._serial.later(self._drain)
 
     def agent_exited(self, status: int, err: str) -> None:
         process, why = self._process, exit_reason(status, err)
-        self._later(lambda: self._down(process, why))
+        self._serial.later(lambda: self._down(process, why))
 
     def process_lost(self, reason: str) -> None:
         process, why = self._process, f"It cannot be reached: {reason}"
-        self._later(lambda: self._down(process, why))
+        self._serial.later(lambda: self._down(process, why))
 
-    # ---- one thing at a time
-
-    async def _locked(self, work: Callable[[], Awaitable[T]]) -> T:
-        await self._lock.acquire()
-        try:
-            return await work()
-        finally:
-            self._lock.release()
-
-    async def _alone(self, work: Callable[[], Awaitable[None]]) -> None:
-        async def unless_closed() -> None:
-            if self._closed:
-                return
-            try:
-                await work()
-            except HostError:
-                raise
-            except Exception:
-                self._fault()
-                raise
-
-        await self._locked(unless_closed)
-
-    def _later(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        ensureDeferred(self._alone(work)).addErrback(self._log)
-
-    def _log(self, failure: Failure) -> None:
-        log.failure("agent {agent} is opened anew", failure, agent=self.row.agent_id)
+    # ---- its rows
 
     def _fault(self) -> None:
         """What was in memory may not be what is stored: begin again from the store."""
         self._let_go(quit_keeper=False)
-        if not self._closed:
+        if not self._serial.closed:
             self._cancel_timer()
-            self._timer = self._clock.callLater(FAULT_PAUSE, self._later, self._open)
+            self._timer = self._clock.callLater(FAULT_PAUSE, self._serial.later, self._open)
 
     def _change(self, **fields: Any) -> None:
         self._progress.row = attrs.evolve(self.row, **fields)
 
     async def _open(self) -> None:
-        task_id, agent_id = self.row.task_id, self.row.agent_id
-        row, lines, permissions = await self._store.run(
-            lambda db: (
-                table.agent(db, task_id, agent_id),
-                table.lines(db, task_id, agent_id),
-                table.permissions(db, task_id),
-            )
-        )
-        asked = [each.asked_as for each in permissions if each.agent_id == agent_id and not each.decision]
-        self._progress = Progress(row or self.row, frozenset(asked))
+        row, lines, asked = await self._rows.load()
+        self._progress = Progress(row or self.row, asked)
         self._adapter = self._make_adapter(self.row)
         if self.state not in (State.STOPPED, State.FAILED):
             self._attach(lines)
@@ -273,9 +239,13 @@ class Session:
     # ---- the agent's output
 
     async def _drain(self) -> None:
-        while self._lines and not self._closed:
+        while self._backlog and not self._serial.closed:
             await self._begin_run()
-            await self._commit(self._take_batch())
+            happened = self._apply(self._backlog.take(self.row.cursor))
+            if happened:
+                await self._commit(happened)
+            elif self._lazy is None:
+                self._lazy = self._clock.callLater(LAZY, self._serial.later, self._catch_up)
             for message_id, text in self._progress.pieces:
                 self._room.streamed(self.row.agent_id, message_id, text)
             self._progress.pieces.clear()
@@ -284,16 +254,9 @@ class Session:
             self._process.resume()
         await self._next_prompt()
 
-    def _take_batch(self) -> list[Happening]:
-        """Apply lines up to BATCH, none beyond the start of a new run."""
+    def _apply(self, lines: Sequence[tuple[bytes | None, int]]) -> list[Happening]:
         happened: list[Happening] = []
-        taken = 0
-        while self._lines and taken < BATCH:
-            if self._new_run is not None and self.row.cursor >= self._new_run.start:
-                break
-            line, end = self._lines.popleft()
-            taken += len(line or b"") + 1
-            self._waiting -= len(line or b"")
+        for line, end in lines:
             self._change(cursor=end)
             for event in self._adapter.feed(line) if line is not None else ():
                 happened += self._progress.apply(event)
@@ -303,14 +266,19 @@ class Session:
                     self._planned = False
         return happened
 
+    async def _catch_up(self) -> None:
+        """Store the streamed text that has only been told."""
+        if self._lazy is not None:
+            await self._commit([])
+
     # ---- the agent's input
 
     async def _next_prompt(self) -> None:
         process = self._process
-        if self.state is not State.IDLE or process is None or self._new_run is not None:
+        if self.state is not State.IDLE or process is None or self._backlog.new_run is not None:
             return
         task_id, agent_id = self.row.task_id, self.row.agent_id
-        waiting = await self._store.run(lambda db: table.queued(db, task_id, agent_id))
+        waiting = await self._rows.queued()
         if waiting is None:
             return
         position, text = waiting
@@ -352,12 +320,12 @@ class Session:
 
     async def _begin_run(self) -> None:
         """A new process: once all output of the last one has taken effect, open the conversation."""
-        hello = self._new_run
-        if hello is None or self.row.cursor < hello.start:
+        hello = self._backlog.new_run
+        if hello is None or not self._backlog.begins(self.row.cursor):
             return
-        self._new_run = None
+        self._backlog.new_run = None
         task_id, agent_id = self.row.task_id, self.row.agent_id
-        lines = await self._store.run(lambda db: table.lines(db, task_id, agent_id))
+        lines = await self._rows.lines()
         # A word that the last process never got is said to this one.
         again = [line.prompt for line in lines if line.prompt and line.number >= hello.stdin_next]
         happened: list[Happening] = []
@@ -403,9 +371,8 @@ class Session:
 
     def _let_go(self, *, quit_keeper: bool) -> None:
         process, self._process = self._process, None
-        self._lines.clear()
-        self._waiting = 0
-        self._new_run = None
+        self._backlog.clear()
+        self._cancel_lazy()
         if process is not None and quit_keeper:
             self._dead_run = self.row.run
             process.quit()
@@ -415,11 +382,10 @@ class Session:
     def _start_in(self, delay: float) -> None:
         async def again() -> None:
             if self._process is None:
-                task_id, agent_id = self.row.task_id, self.row.agent_id
-                self._attach(await self._store.run(lambda db: table.lines(db, task_id, agent_id)))
+                self._attach(await self._rows.lines())
 
         self._cancel_timer()
-        self._timer = self._clock.callLater(delay, self._later, again)
+        self._timer = self._clock.callLater(delay, self._serial.later, again)
 
     # ---- storing
 
@@ -433,13 +399,14 @@ class Session:
         write: Callable[[Connection], None] = lambda db: None,
     ) -> None:
         """Store the row, what happened, and lines for the agent with the prompt each carries; send those."""
+        self._cancel_lazy()
         process = self._process
         first = self.row.next_line
         numbered = [LineRow(first + n, line, prompt) for n, (line, prompt) in enumerate(lines)]
         self._change(next_line=first + len(numbered), memory=self._adapter.memory())
         row = self.row
         acknowledged = 0
-        if process is not None and self._new_run is None:
+        if process is not None and self._backlog.new_run is None:
             acknowledged = process.first_unacknowledged(first)
 
         def store(db: Connection) -> None:
@@ -458,3 +425,8 @@ class Session:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
+
+    def _cancel_lazy(self) -> None:
+        if self._lazy is not None and self._lazy.active():
+            self._lazy.cancel()
+        self._lazy = None

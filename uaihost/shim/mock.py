@@ -85,8 +85,9 @@ class Wire:
     """JSON lines out; lines in sorted into prompts, answers and the wish to stop."""
 
     def __init__(self) -> None:
-        self.prompts: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self.prompts: queue.Queue[tuple[dict[str, Any], threading.Event] | None] = queue.Queue()
         self.answers: queue.Queue[dict[str, Any]] = queue.Queue()
+        # Each prompt has its own, so that a cancel neither misses a prompt just read nor hits the next one.
         self.cancel = threading.Event()
 
     def send(self, kind: str, **fields: Any) -> None:
@@ -94,6 +95,7 @@ class Wire:
         sys.stdout.flush()
 
     def listen(self) -> None:
+        latest = threading.Event()
         for line in sys.stdin:
             try:
                 message = json.loads(line)
@@ -102,11 +104,12 @@ class Wire:
                 continue
             kind = message.get("type")
             if kind == "cancel":
-                self.cancel.set()
+                latest.set()
             elif kind == "answer":
                 self.answers.put(message)
             else:
-                self.prompts.put(message)
+                latest = threading.Event()
+                self.prompts.put((message, latest))
         self.prompts.put(None)
 
     def pause(self, seconds: float) -> None:
@@ -327,7 +330,8 @@ def save(path: str, session: str, messages: int) -> None:
 def serve(wire: Wire, path: str, free: bool, wanted: str | None) -> None:
     session, messages, resumed = load(path, wanted)
     save(path, session, messages)
-    while (message := wire.prompts.get()) is not None:
+    while (given := wire.prompts.get()) is not None:
+        message, wire.cancel = given
         if message.get("type") == "start":
             wire.send("session", session=session, resumed=resumed, messages=messages)
             continue
@@ -336,7 +340,6 @@ def serve(wire: Wire, path: str, free: bool, wanted: str | None) -> None:
         text = str(message.get("text", ""))
         messages += 1
         save(path, session, messages)
-        wire.cancel.clear()
         turn = Turn(wire, free, messages)
         reason, error = "done", None
         try:

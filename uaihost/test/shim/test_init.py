@@ -193,6 +193,20 @@ class ProcessTests(SynchronousTestCase):
             self.assertEqual((lines[0], lines[-2:]), ("ended with status 7", ["line 100", 'no "way"']))
             self.assertEqual(len(lines), init.LAST_LINES + 1)
 
+    def test_what_a_hook_leaves_in_the_background_does_not_hold_it(self) -> None:
+        folder = self.project("web", setup="#!/bin/sh\nsleep 300 & echo $! > child\n")
+        child = self.start()
+        self.assertEqual(self.heard()[-1], {"state": "ready", "failed": []})
+        left = self.number(folder / "child")
+        self.addCleanup(os.kill, left, signal.SIGKILL)
+        self.assertFalse(Path(f"/proc/{left}/stat").read_text().rpartition(")")[2].split()[0] in "ZX")
+        self.end(child)
+
+    def test_a_hook_that_does_not_end_is_killed(self) -> None:
+        self.patch(init, "HOOK_LIMIT", 0.2)
+        problem = init.run(["sh", "-c", "echo begun; sleep 300"], str(self.root), init.Children())
+        self.assertEqual(problem, "did not end in 0 s\nbegun")
+
     def test_a_script_that_cannot_be_run(self) -> None:
         self.project("bad", setup="#!/no/such/interpreter\n")
         self.start()

@@ -1,0 +1,52 @@
+"""One piece of work at a time, in the order in which they were given."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from twisted.internet.defer import DeferredLock, ensureDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+log = Logger()
+
+Work = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Serial:
+    """name: for the log; on_fault: called when work that was given has failed, before the next begins."""
+
+    def __init__(self, name: str, on_fault: Callable[[], None]) -> None:
+        self._name = name
+        self._on_fault = on_fault
+        self._lock = DeferredLock()
+        self.closed = False
+
+    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do it when its turn comes and wait for its end; nothing is done once closed."""
+        await self._lock.acquire()
+        try:
+            if not self.closed:
+                await work()
+        except Exception:
+            self._on_fault()
+            raise
+        finally:
+            self._lock.release()
+
+    def later(self, work: Work) -> None:
+        """`run` without waiting; a failure is logged."""
+        ensureDeferred(self.run(work)).addErrback(self._log)
+
+    async def last(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Close, wait for what runs, then do this."""
+        self.closed = True
+        await self._lock.acquire()
+        try:
+            await work()
+        finally:
+            self._lock.release()
+
+    def _log(self, failure: Failure) -> None:
+        log.failure("{name} failed and begins anew", failure, name=self._name)
