@@ -2,13 +2,17 @@
 
 A child leads a process group of its own, so that what it started ends with it. The order of an end is
 TERM, a grace, KILL; output beyond its limit is read and thrown away, so that no child blocks on a pipe.
+On Linux a child also ends with us, however we end: a git left behind by a killed daemon would work on the
+folders of the next one. What it started in turn is reached by `kill_all` only.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +26,14 @@ from twisted.python.failure import Failure
 
 # Between TERM and KILL, seconds: git removes its lock files within one.
 GRACE = 5.0
+
+# prctl(2): the signal that a process gets when its parent dies. Looked up here, since little may be done
+# between fork and exec.
+_PR_SET_PDEATHSIG = 1
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+# The process groups that run now: what a process has started is its own, whatever object asked for it.
+_groups: set[int] = set()
 
 
 @attrs.frozen
@@ -48,6 +60,8 @@ class _GroupLeader(Process):
 
     def _setupChild(self, *args: Any, **kwargs: Any) -> None:
         os.setpgid(0, 0)
+        if _prctl is not None:
+            _prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
         super()._setupChild(*args, **kwargs)
 
 
@@ -70,6 +84,7 @@ class _Child(ProcessProtocol):
     def connectionMade(self) -> None:
         assert self.transport is not None
         self.group = self.transport.pid
+        _groups.add(self.group)
         if self.stdin:
             self.transport.write(self.stdin)
         self.transport.closeStdin()
@@ -83,7 +98,9 @@ class _Child(ProcessProtocol):
             self.on_err(data)
 
     def processEnded(self, reason: Failure) -> None:
-        self.group = None
+        if self.group is not None:
+            _groups.discard(self.group)
+            self.group = None
         for timer in self.timers:
             if timer.active():
                 timer.cancel()
@@ -125,6 +142,15 @@ class _Child(ProcessProtocol):
             self.truncated = True
             data = data[: max(room, 0)]
         buffer += data
+
+
+def kill_all() -> None:
+    """KILL every child and all that it started: for a process that is about to end and waits for nothing."""
+    for group in list(_groups):
+        try:
+            os.killpg(group, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
 
 
 async def run(

@@ -12,11 +12,14 @@ from typing import Any
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
+from uaihost import children
+
 log = Logger()
 
 
 class Exits:
-    """SIGTERM and SIGINT stop the reactor and lead to status 0; a second one ends the process at once.
+    """SIGTERM and SIGINT stop the reactor and lead to status 0; a second one ends the process, and
+    what it runs on this machine, at once.
 
     Twisted's own handlers make a process that was asked to stop die of the signal, which service managers
     read as a failure.
@@ -43,6 +46,7 @@ class Exits:
 
     def _signalled(self, number: int, _: FrameType | None) -> None:
         if self._stopping:
+            children.kill_all()
             os._exit(128 + number)
         self._stopping = True
         self._reactor.callFromThread(self._announce, signal.Signals(number).name)

@@ -38,6 +38,8 @@ class Service(ProcessProtocol):
             "UAI_HOST_TOKEN": TOKEN,
             "UAI_CLOUD_URL": url,
             "UAI_DATA_DIR": str(data),
+            # Nothing here needs an engine, and one that runs on this machine is not these tests' to use.
+            "DOCKER_HOST": f"unix://{data}/no-engine.sock",
         }
 
     def start(self) -> None:
@@ -69,7 +71,7 @@ class Service(ProcessProtocol):
 
     async def stop(self) -> None:
         """End it however it is, so that a failed test leaves nothing running."""
-        if self.status is None:
+        if self.transport is not None and self.status is None:
             self.signal(signal.SIGKILL)
             await self.exit()
 

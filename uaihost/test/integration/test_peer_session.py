@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 from uaihost.test.integration.peer import Report
 from uaihost.test.integration.rig import TASK, PeerTestCase, reactor
@@ -272,6 +273,18 @@ class Durability(PeerTestCase):
         await self.peer.call("frame", frame=self.command)
         await self.within(20, arrived)
 
+    def gits(self) -> list[str]:
+        """The process ids of every `git` that works for the clone; its transports are other programs."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            try:
+                words = (folder / "cmdline").read_bytes().split(b"\0") if folder.name.isdigit() else [b""]
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if words[0] == b"git" and self.command["args"][0]["url"].encode() in words:
+                found.append(folder.name)
+        return found
+
     async def test_result_after_a_cut(self) -> None:
         """A result that could not be sent is sent after the next connect."""
         await self.start_clone()
@@ -307,6 +320,23 @@ class Durability(PeerTestCase):
         await self.peer.call("frame", frame=self.command)
         self.assertEqual(await self.peer.result("slow"), first)
         self.assertEqual(self.web.gate.requests, requests)
+
+    async def test_kill_during_a_command(self) -> None:
+        """A command without a result runs again after a crash, unasked, and is answered once."""
+        await self.start_clone()
+        self.assertTrue(self.gits())
+        self.service.signal(signal.SIGKILL)
+        await self.service.exit()
+        await self.eventually(lambda: not self.gits(), "git works on")
+        again = self.web.gate.arrived
+        self.service.start()
+        await self.peer.ready()
+        await self.within(20, again)
+        self.web.gate.release()
+        self.assertEqual((await self.peer.result("slow"))["code"], "clone_failed")
+        await self.peer.command("after", "taskStatus", "nobody")
+        answered = [r["frame"]["commandId"] for r in self.peer.reports if "commandId" in r.get("frame", {})]
+        self.assertEqual(answered, ["slow", "after"])
 
     async def test_command_in_flight_at_shutdown(self) -> None:
         """SIGTERM lets it end, sends its result, and only then closes."""
