@@ -27,6 +27,7 @@ import sys
 import threading
 import time
 from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +68,11 @@ class Progress:
             entry["message"] = message
         if elapsed >= 0:
             entry["elapsedMs"] = round(elapsed * 1000)
-        with self._changed:
-            if state == "failed":
-                self.failed.append(step)
-        self._add(entry, last=False)
+        if state == "failed":
+            self.failed.append(step)
+        self.tell(entry)
 
-    def end(self, entry: dict[str, Any]) -> None:
-        self._add(entry, last=True)
-
-    def _add(self, entry: dict[str, Any], last: bool) -> None:
+    def tell(self, entry: dict[str, Any], last: bool = False) -> None:
         text = json.dumps(entry)
         print(text, flush=True)
         with self._changed:
@@ -160,10 +157,6 @@ class Children:
             self.signal(child, signal.SIGKILL)
 
 
-class HookFailed(Exception):
-    """The text says how and holds the last lines."""
-
-
 class Project:
     """One folder of the workspace. once: where it is noted what has run; it ends with the container."""
 
@@ -203,9 +196,11 @@ class Project:
         self._progress.report(step, "started")
         began = time.monotonic()
         try:
-            run_all(commands(command), str(self.folder), self._children)
-        except (HookFailed, ValueError) as error:
-            self._progress.report(step, "failed", str(error), time.monotonic() - began)
+            problem = run_all(commands(command), str(self.folder), self._children)
+        except ValueError as error:
+            problem = str(error)
+        if problem:
+            self._progress.report(step, "failed", problem, time.monotonic() - began)
             return
         if mark is not None:
             mark.parent.mkdir(parents=True, exist_ok=True)
@@ -227,22 +222,17 @@ def commands(value: Any) -> list[list[str]]:
     raise ValueError("a command must be a string, a list of strings, or an object of these")
 
 
-def run_all(every: list[list[str]], cwd: str, children: Children) -> None:
-    """Run the commands side by side to their ends. Raises HookFailed when one fails."""
-    problems: list[str] = []
-
-    def one(argv: list[str]) -> None:
-        problem = run(argv, cwd, children)
-        if problem is not None:
-            problems.append(problem)
-
-    threads = [threading.Thread(target=one, args=(argv,)) for argv in every]
+def run_all(every: list[list[str]], cwd: str, children: Children) -> str:
+    """Run the commands side by side to their ends; what is wrong, or nothing."""
+    problems: list[str | None] = []
+    threads = [
+        threading.Thread(target=lambda argv=argv: problems.append(run(argv, cwd, children))) for argv in every
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    if problems:
-        raise HookFailed("\n".join(problems))
+    return "\n".join(problem for problem in problems if problem)
 
 
 def run(argv: list[str], cwd: str, children: Children) -> str | None:
@@ -253,32 +243,29 @@ def run(argv: list[str], cwd: str, children: Children) -> str | None:
         return f"cannot run {argv[0]}: {error.strerror}"
     if child is None:
         return "ended with the container"
-    late = threading.Event()
-
-    def expire() -> None:
-        late.set()
-        children.signal(child, signal.SIGKILL)
-
-    timer = threading.Timer(HOOK_LIMIT, expire)
-    timer.daemon = True
-    timer.start()
     last: deque[str] = deque(maxlen=LAST_LINES)
+    reader = threading.Thread(target=read, args=(child, last), daemon=True)
+    reader.start()
+    try:
+        status = child.wait(HOOK_LIMIT)
+        how = f"ended with status {status}"
+    except subprocess.TimeoutExpired:
+        children.signal(child, signal.SIGKILL)
+        status, how = child.wait(), f"did not end in {HOOK_LIMIT:.0f} s"
+    # What the command left running in the background may hold its output open for ever.
+    reader.join(GRACE)
+    children.ended(child)
+    return None if status == 0 else "\n".join([how, *last])
+
+
+def read(child: subprocess.Popen[bytes], last: deque[str]) -> None:
+    """Pass a command's output on, and keep its last lines."""
     assert child.stdout is not None
     with child.stdout as output:
-        while True:
-            # Bounded, so that output without line ends is not collected.
-            data = output.readline(LINE_LIMIT)
-            if not data:
-                break
+        # Bounded, so that output without line ends is not collected.
+        for data in iter(lambda: output.readline(LINE_LIMIT), b""):
             last.append(data.decode("utf-8", "replace").rstrip())
             print(last[-1], flush=True)
-    status = child.wait()
-    timer.cancel()
-    children.ended(child)
-    if status == 0:
-        return None
-    how = f"did not end in {HOOK_LIMIT:.0f} s" if late.is_set() else f"ended with status {status}"
-    return "\n".join([how, *last])
 
 
 def keep(name: str, argv: list[str], cwd: str, path: Path, children: Children) -> None:
@@ -293,10 +280,7 @@ def keep(name: str, argv: list[str], cwd: str, path: Path, children: Children) -
         if child is not None:
             assert child.stdout is not None
             with child.stdout as output:
-                while True:
-                    data = os.read(output.fileno(), 65536)
-                    if not data:
-                        break
+                for data in iter(partial(os.read, output.fileno(), 65536), b""):
                     log.write(data)
             status = child.wait()
             children.ended(child)
@@ -377,7 +361,7 @@ def begin(workspace: Path, run_folder: Path, home: Path, progress: Progress, chi
             log = run_folder / f"start-{project.slug}.log"
             keep_running(name, words_of, str(project.folder), log, children)
             progress.report(name, "done")
-    progress.end({"state": "ready", "failed": progress.failed})
+    progress.tell({"state": "ready", "failed": progress.failed}, last=True)
 
 
 def keep_running(name: str, argv: list[str], cwd: str, log: Path, children: Children) -> None:
@@ -399,7 +383,7 @@ def main() -> int:
             begin(workspace, run_folder, home, progress, children)
         except Exception as error:
             # The container stays up, so that a person can look into it.
-            progress.end({"state": "failed", "message": f"the set-up failed: {error}"})
+            progress.tell({"state": "failed", "message": f"the set-up failed: {error}"}, last=True)
 
     threading.Thread(target=work, daemon=True).start()
     over.wait()
