@@ -138,7 +138,7 @@ class Setup:
     """One search for an engine.
 
     folder: our own engine's data, socket and log lie here. answers: blocking; whether an engine is at an
-    address. look: the machine's facts.
+    address. look: what this machine has.
     """
 
     def __init__(
