@@ -21,6 +21,7 @@ LARGE = 1 << 20
 UNREAD = 32 << 20
 
 _OPTIONS = ("-r", "-M", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color", "--submodule=short")
+_SETTINGS = (f"core.bigFileThreshold={LARGE}",)
 
 
 class Diffs:
@@ -72,18 +73,18 @@ class Diffs:
     async def _files(self, snapshot: Snapshot, base: str | None) -> tuple[list[File], bool]:
         assert base is not None
         sides = [base, snapshot.tree]
-        settings = [f"core.bigFileThreshold={LARGE}"]
-        listed = await self._git.run(
-            "diff-tree", *_OPTIONS, "--raw", "--numstat", "-z",
-            git_dir=snapshot.repo, settings=settings, operands=sides,
-        )  # fmt: skip
-        if listed.truncated:
-            raise HostError(ErrorCode.TOO_LARGE, "too many files changed to list them")
-        files = parse_files(listed.out)
+        files = await self._list(snapshot, sides, [])
+        truncated = len(files) > MAX_FILES
+        paths: list[bytes] = []
+        if truncated:
+            # Listed again, because fewer files can pair differently as renames.
+            shown = files[:MAX_FILES]
+            paths = [path for file in shown for path in (file.path, file.old_path) if path is not None]
+            files = await self._list(snapshot, sides, paths)
         await self._mark_large(snapshot, files)
         patch = await self._git.run(
             "diff-tree", *_OPTIONS, "--patch", "--unified=3",
-            git_dir=snapshot.repo, settings=settings, operands=sides, limit=2 * TOTAL_LIMIT,
+            git_dir=snapshot.repo, settings=_SETTINGS, operands=sides, paths=paths, limit=2 * TOTAL_LIMIT,
         )  # fmt: skip
         parse_patch(patch.out, files, complete=not patch.truncated)
         for name, tracked in sorted(snapshot.large.items()):
@@ -93,7 +94,16 @@ class Diffs:
                 File(name, None, "modified" if tracked else "added", None, None, "", "", truncated=True)
             )
         files.sort(key=lambda file: file.path)
-        return _limited(files)
+        return _limited(files, truncated)
+
+    async def _list(self, snapshot: Snapshot, sides: list[str], paths: list[bytes]) -> list[File]:
+        listed = await self._git.run(
+            "diff-tree", *_OPTIONS, "--raw", "--numstat", "-z",
+            git_dir=snapshot.repo, settings=_SETTINGS, operands=sides, paths=paths,
+        )  # fmt: skip
+        if listed.truncated:
+            raise HostError(ErrorCode.TOO_LARGE, "too many files changed to list them")
+        return parse_files(listed.out)
 
     async def _mark_large(self, snapshot: Snapshot, files: list[File]) -> None:
         """git calls a file above the threshold binary; it may be text that is too large to show."""
@@ -111,8 +121,8 @@ class Diffs:
                 file.binary, file.truncated = False, True
 
 
-def _limited(files: list[File]) -> tuple[list[File], bool]:
-    """The files that fit the limits, and whether anything was left out."""
+def _limited(files: list[File], truncated: bool) -> tuple[list[File], bool]:
+    """The files that fit the limits, and whether anything was left out, now or before."""
     left = TOTAL_LIMIT
     for file in files[:MAX_FILES]:
         if file.hunks is not None:
@@ -121,4 +131,4 @@ def _limited(files: list[File]) -> tuple[list[File], bool]:
             file.hunks = kept
             left -= len(kept or b"")
     shown = files[:MAX_FILES]
-    return shown, len(shown) < len(files) or any(file.truncated for file in shown)
+    return shown, truncated or len(shown) < len(files) or any(file.truncated for file in shown)

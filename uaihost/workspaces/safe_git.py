@@ -7,6 +7,7 @@ naming only git directories of ours: in a work copy's own `.git` the agent's con
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -191,6 +192,7 @@ class Git:
         work_tree: Path | None = None,
         index: Path | None = None,
         operands: Sequence[str] = (),
+        paths: Sequence[bytes] = (),
         settings: Sequence[str] = (),
         extra: Mapping[str, str] | None = None,
         protocols: Sequence[str] = (),
@@ -206,6 +208,7 @@ class Git:
             words: the command and its options, all ours.
             git_dir, work_tree, index: GIT_DIR, GIT_WORK_TREE and GIT_INDEX_FILE.
             operands: values that came from elsewhere; one that looks like an option is refused.
+            paths: names of files, after `--`, each taken literally.
             settings: further `-c name=value`.
             extra: further environment.
             protocols: the ways by which other repositories may be reached in this run.
@@ -225,6 +228,8 @@ class Git:
         for setting in (*_FIXED, *settings):
             argv += ["-c", setting]
         argv += [*words, *operands]
+        if paths:
+            argv += ["--", *(os.fsdecode(path) for path in paths)]
         env = self._environment(git_dir, work_tree, index, protocols) | dict(extra or {})
         async with self._turns:
             try:
