@@ -40,6 +40,9 @@ KEEP_LIMIT = 64 * 1024
 # Milliseconds that results are kept: a bridge that was away for a long weekend may still ask.
 RETENTION = 7 * 24 * 3600 * 1000
 
+# Milliseconds between two looks for results that are old enough to be forgotten.
+PRUNE_PAUSE = 3600 * 1000
+
 # How often a command is begun; a daemon that dies three times over one command is killed by it.
 MAX_ATTEMPTS = 3
 
@@ -70,6 +73,7 @@ class Dispatch:
         self._clock = clock
         self._running: dict[str, Deferred[None]] = {}
         self._draining = False
+        self._pruned_at = 0
         self.lanes = Lanes()
 
     @property
@@ -92,8 +96,6 @@ class Dispatch:
 
         Call it once, after the neighbours are ready and before the bridge is dialled.
         """
-        before = self._now() - RETENTION
-        await self._store.run(lambda db: rows.prune(db, before))
         for record in await self._store.run(rows.unfinished):
             self._start(record.id, lambda record=record: self._resume(record))
 
@@ -139,13 +141,20 @@ class Dispatch:
         if args is not None and len(args) > KEEP_LIMIT and row is not None and row.bulky:
             args = None
         record = CommandRecord(arrived.id, arrived.name, args, self._now(), 1, None, None)
-        known = await self._store.run(lambda db: rows.begin(db, record))
+        known = await self._store.run(lambda db: self._begin(db, record))
         if known is None:
             await self._run(arrived)
         elif known.finished_at is None:
             await self._resume(known)
         else:
             await self._repeat(known, arrived)
+
+    def _begin(self, connection: sqlite3.Connection, record: CommandRecord) -> CommandRecord | None:
+        """In the database's thread: the record that stands there, or None once the new one is stored."""
+        if record.received_at - self._pruned_at >= PRUNE_PAUSE:
+            self._pruned_at = record.received_at
+            rows.prune(connection, record.received_at - RETENTION)
+        return rows.begin(connection, record)
 
     async def _refuse(self, arrived: _Arrived) -> None:
         known = await self._store.run(lambda db: rows.find(db, arrived.id))

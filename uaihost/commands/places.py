@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -52,10 +53,8 @@ class TaskPlaces:
             if path != attachments:
                 self._trash.remove(path)
         for folder in (attachments, task):
-            try:
+            with contextlib.suppress(OSError):
                 folder.rmdir()
-            except OSError:
-                return
 
 
 def _folders_in(folder: Path) -> list[str]:

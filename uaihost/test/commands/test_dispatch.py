@@ -234,10 +234,12 @@ class DispatchTests(TestCase):
 
     def test_old_results_are_forgotten(self) -> None:
         self.send("c", "quick", "t")
+        self.send("held", "hold", "t")
         self.clock.advance(RETENTION / 1000 + 1)
-        self.successResultOf(ensureDeferred(self.dispatch.recover()))
         self.send("c", "quick", "t")
-        self.assertEqual(self.work.begun, ["c", "c"])
+        self.assertEqual(self.work.begun, ["c", "held", "c"])
+        self.work.held["held"].callback(None)
+        self.assertEqual(len(self.results()), 3)
 
     def test_without_a_database_there_is_still_an_answer(self) -> None:
         heard: list[Entry] = []
