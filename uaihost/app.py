@@ -198,7 +198,7 @@ class Host(Service):
                 workspaces=workspaces,
                 engine=engine,
                 images=task_images(reactor, self._threads("images", 1), settings),
-                readiness=Readiness(reactor, folders.run),
+                readiness=Readiness(reactor, folders.run, running=lambda task_id: _runs(engine, task_id)),
                 channels=channels,
                 ports=ports,
                 folders=folders,
@@ -414,6 +414,11 @@ def _overview(connection: Any) -> tuple[list[dict[str, Any]], int]:
         previews = [{"name": name, "hostPort": port} for name, port in exposure.ports.items()]
         rows.append({"id": exposure.task_id, "status": "exposed", "message": None, "previewPorts": previews})
     return rows, outbox.depth(connection)
+
+
+async def _runs(engine: DockerEngine, task_id: str) -> bool:
+    found = await engine.find(task_id)
+    return found is not None and found.state == "running"
 
 
 def _running(connection: Any) -> list[str]:
