@@ -125,10 +125,10 @@ class Copies:
         head: str,
         identity: Identity,
     ) -> None:
-        beside = places.copy.with_name(f".{places.copy.name}.new")
+        # Not beside the other work copies: half-made, it is none.
+        beside = places.own / "half-made"
         git_dir = beside / ".git"
         await self._blocking.call(self._trash.remove, places.own)
-        await self._blocking.call(self._trash.remove, beside)
         await self._blocking.call(_folders, places)
         try:
             form = await self._git.line("rev-parse", "--show-object-format", git_dir=mirror.path)

@@ -114,14 +114,15 @@ class Saving:
             same = finished.out.decode("ascii").strip()
         if same == snapshot.tree:
             return None
-        # Saving again after an interruption must find the same commit, not make another.
         before = await self._git.line(
             "rev-parse", "--verify", "--quiet", git_dir=snapshot.repo, operands=[_WIP]
         )
+        # Saving again after an interruption must find the same commit, not make another.
         if before and await self._is(snapshot, before, head):
             return before
+        # What was saved before stays part of the history, so that its branch can move on.
+        parents = [word for parent in (head, before) if parent for word in ("-p", parent)]
         who = {"NAME": snapshot.record.name, "EMAIL": snapshot.record.email}
-        parents = ["-p", head] if head is not None else []
         message = f"Uncommitted work of task {task_id}"
         if snapshot.fault is not None:
             message += f"\n\n{snapshot.fault}"
@@ -136,7 +137,8 @@ class Saving:
     async def _is(self, snapshot: Snapshot, commit: str, head: str | None) -> bool:
         """Whether `commit` is the snapshot's tree on `head`."""
         found = await self._git.line("log", "-1", "--format=%T %P", git_dir=snapshot.repo, operands=[commit])
-        return found == f"{snapshot.tree} {head or ''}"
+        tree, *parents = found.split()
+        return tree == snapshot.tree and (head is None or parents[:1] == [head])
 
     async def _place(self, names: list[str], commit: str, snapshot: Snapshot) -> str:
         """Let the first of `names` that may be there point at `commit`, else the last one with a number."""

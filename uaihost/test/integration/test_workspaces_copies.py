@@ -53,7 +53,7 @@ class PrepareTests(WorkspacesCase):
         self.assertEqual((copy / "a.txt").read_text(), "changed")
 
     async def test_a_half_made_copy_is_made_again(self) -> None:
-        half = self.tasks / "t1" / "work" / ".app.new"
+        half = self.tasks / "t1" / "git" / "app" / "half-made"
         (half / ".git").mkdir(parents=True)
         copy = await self.prepared()
         self.assertEqual(git(copy, "status", "--porcelain"), "")
@@ -333,6 +333,17 @@ class SaveTests(WorkspacesCase):
         refs = git(self.mirror(), "for-each-ref")
         self.assertEqual(await self.host().save("t1", ["app"]), first)
         self.assertEqual(git(self.mirror(), "for-each-ref"), refs)
+
+    async def test_what_is_written_after_a_save_is_saved_on_top(self) -> None:
+        copy = await self.prepared()
+        (copy / "new").write_text("earlier")
+        (first,) = await self.workspaces.save("t1", ["app"])
+        (copy / "new").write_text("later")
+        (second,) = await self.workspaces.save("t1", ["app"])
+        self.assertEqual((first.wip, second.wip), ("uai/t1/wip", "uai/t1/wip"))
+        self.assertEqual(self.show("uai/t1/wip:new"), "later")
+        self.assertEqual(self.ref("uai/t1/wip^1"), self.first)
+        self.assertEqual(self.show("uai/t1/wip^2:new"), "earlier")
 
     async def test_a_branch_that_went_another_way_overwrites_nothing(self) -> None:
         one = commit(await self.prepared("fix/x", "t1"), "one", a_txt="1")
