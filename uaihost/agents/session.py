@@ -134,6 +134,8 @@ class Session:
         """Take over what the crew's list says of it; a restart makes kind, model and instructions count."""
 
         async def work() -> None:
+            if row.kind != self.row.kind:
+                self._change(session_id=None)
             names = ("position", "present", "label", "kind", "model", "instructions")
             self._change(**{name: getattr(row, name) for name in names})
             await self._commit([])
@@ -147,6 +149,8 @@ class Session:
             happened = [*self._lose_turn(), self._progress.step(Input.RESTART)]
             self._crashes.count = 0
             self._let_go(quit_keeper=True)
+            self._change(memory="")
+            self._adapter = self._make_adapter(self.row)
             await self._commit(happened)
             self._start_in(SOON)
 

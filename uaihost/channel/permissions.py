@@ -86,7 +86,17 @@ class Permissions:
         how = "it was withdrawn" if row.decided_by == WITHDRAWN else f"{row.decided_by} said {row.decision}"
         raise HostError(ErrorCode.CONFLICT, f"the request {request_id[:80]!r} is settled already: {how}")
 
-    def _decided(self, row: PermissionRow, decision: str, by: str, at: int) -> PermissionRow:
+    def forget(self, row: PermissionRow) -> None:
+        """Take back an `ask` that was not stored."""
+        del self._rows[row.agent_id, row.request_id]
+
+    def reopen(self, row: PermissionRow) -> None:
+        """Take back a decision that was not stored."""
+        self._decided(row, None, None, None)
+
+    def _decided(
+        self, row: PermissionRow, decision: str | None, by: str | None, at: int | None
+    ) -> PermissionRow:
         row = attrs.evolve(row, decision=decision, decided_by=by, decided_at=at)
         self._rows[row.agent_id, row.request_id] = row
         return row

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from sqlite3 import Connection
 from typing import Any, Literal, cast
 
+import attrs
 from twisted.internet.defer import ensureDeferred, gatherResults
 
 from uaihost.agents.adapter import PermissionAsked, PermissionWithdrawn, Usage
@@ -35,6 +36,25 @@ Write = Callable[[Connection], object]
 HELP = """@id addresses one agent or several; without it the agent you spoke with last hears you.
 /status: what each agent does    /interrupt [@id]: stop a turn    /restart @id: start an agent anew
 /retry-gh: try GitHub again      /help: this text"""
+
+
+@attrs.define
+class _Effects:
+    """What one piece of an agent's work means: events, rows, who hears it, and how to take it back."""
+
+    told: list[events.Event] = attrs.field(factory=list)
+    writes: list[Write] = attrs.field(factory=list)
+    heard: list[str] = attrs.field(factory=list)
+    undoing: list[Callable[[], None]] = attrs.field(factory=list)
+
+    def message(self, row: MessageRow) -> None:
+        event, write = entry(row)
+        self.told.append(event)
+        self.writes.append(write)
+
+    def store(self, db: Connection) -> None:
+        for write in self.writes:
+            write(db)
 
 
 class Room:
@@ -169,108 +189,92 @@ class Room:
     async def record(
         self, agent_id: str, happened: Sequence[Happening], write: Callable[[Connection], None]
     ) -> None:
-        told: list[events.Event] = []
-        writes: list[Write] = [write]
-        heard: list[str] = []
+        effects = _Effects(writes=[write])
         for happening in happened:
-            self._translate(agent_id, happening, told, writes, heard)
-
-        def all_of_it(db: Connection) -> None:
-            for each in writes:
-                each(db)
-
+            self._translate(agent_id, happening, effects)
         try:
-            if told:
-                await self._journal.record(*told, write=all_of_it)
+            if effects.told:
+                await self._journal.record(*effects.told, write=effects.store)
             else:
-                await self._store.run(all_of_it)
+                await self._store.run(effects.store)
         except BaseException:
-            await self._reload()
+            # Nothing was stored: what is in memory must not run ahead of the rows.
+            for undo in reversed(effects.undoing):
+                undo()
             raise
-        if any(isinstance(event, events.ChannelMessage) for event in told):
-            await self._stored(heard)
+        if any(isinstance(event, events.ChannelMessage) for event in effects.told):
+            await self._stored(effects.heard)
 
-    def _translate(
-        self,
-        agent_id: str,
-        happening: Happening,
-        told: list[events.Event],
-        writes: list[Write],
-        heard: list[str],
-    ) -> None:
-        """One happening as events, rows, and the ids of the agents who hear it."""
+    def _translate(self, agent_id: str, happening: Happening, effects: _Effects) -> None:
         task_id, now = self.task_id, self._now()
-
-        def message(row: MessageRow) -> None:
-            event, write = entry(row)
-            told.append(event)
-            writes.append(write)
-
         match happening:
-            case Said(message_id=message_id, text=text):
-                self._deltas.drop(message_id)
-                wanted = [each for each in routing.mentions(text, self.crew) if each != agent_id]
-                grant = governor.spend(self._hops, wanted)
-                author = events.Author("agent", agent_id, self.sessions[agent_id].row.label)
-                message(self._transcripts.message(task_id, author, text, message_id, grant.granted))
-                if grant.notice:
-                    message(self._transcripts.notice(task_id, grant.notice))
-                if grant.granted:
-                    self._hops = grant.left
-                    writes.append(lambda db: table.set_hops(db, task_id, grant.left))
-                for target in grant.granted:
-                    writes.append(self._passing(target, f"@{agent_id} says:\n{text}"))
-                    heard.append(target)
+            case Said():
+                self._say(agent_id, happening, effects)
             case Note(text=text):
-                message(self._transcripts.notice(task_id, text))
+                effects.message(self._transcripts.notice(task_id, text))
             case Activity(state=state, detail=detail):
-                told.append(events.ChannelActivity(task_id, now, agent_id, state, detail))
+                effects.told.append(events.ChannelActivity(task_id, now, agent_id, state, detail))
             case Usage(input_tokens=read, output_tokens=made, cost_usd=cost):
-                told.append(events.AgentUsage(task_id, now, agent_id, read, made, cost))
+                effects.told.append(events.AgentUsage(task_id, now, agent_id, read, made, cost))
             case Decided(row=row):
-                self._settle(row, told, writes)
+                self._settle(row, effects)
             case PermissionWithdrawn(request_id=request_id):
-                self._settle(self._permissions.withdraw(agent_id, request_id, now), told, writes)
+                self._settle(self._permissions.withdraw(agent_id, request_id, now), effects)
             case PermissionAsked():
-                self._ask(agent_id, happening, told, writes)
+                self._ask(agent_id, happening, effects)
 
-    def _ask(
-        self, agent_id: str, asked: PermissionAsked, told: list[events.Event], writes: list[Write]
-    ) -> None:
-        now = self._now()
+    def _say(self, agent_id: str, said: Said, effects: _Effects) -> None:
+        """An agent's message, passed on to those it mentions as far as the budget allows."""
+        task_id = self.task_id
+        self._deltas.drop(said.message_id)
+        wanted = [each for each in routing.mentions(said.text, self.crew) if each != agent_id]
+        grant = governor.spend(self._hops, wanted)
+        author = events.Author("agent", agent_id, self.sessions[agent_id].row.label)
+        effects.message(self._transcripts.message(task_id, author, said.text, said.message_id, grant.granted))
+        if grant.notice:
+            effects.message(self._transcripts.notice(task_id, grant.notice))
+        if not grant.granted:
+            return
+        self._hops = grant.left
+
+        def refund() -> None:
+            self._hops += len(grant.granted)
+
+        def store(db: Connection) -> None:
+            table.set_hops(db, task_id, grant.left)
+            for target in grant.granted:
+                table.enqueue(db, task_id, target, f"@{agent_id} says:\n{said.text}")
+
+        effects.undoing.append(refund)
+        effects.writes.append(store)
+        effects.heard += grant.granted
+
+    def _ask(self, agent_id: str, asked: PermissionAsked, effects: _Effects) -> None:
         if self._permissions.is_open(agent_id, asked):
             return
         # The agent waits for one thing by one name: an earlier one by the same name is given up.
-        self._settle(self._permissions.withdraw(agent_id, asked.request_id, now), told, writes)
+        now = self._now()
+        self._settle(self._permissions.withdraw(agent_id, asked.request_id, now), effects)
         row = self._permissions.ask(agent_id, asked, now)
-        writes.append(lambda db: table.add_permission(db, row))
-        told.append(
+        effects.undoing.append(lambda: self._permissions.forget(row))
+        effects.writes.append(lambda db: table.add_permission(db, row))
+        effects.told.append(
             events.PermissionRequested(
                 self.task_id, now, agent_id, row.request_id, asked.tool, asked.title, asked.input
             )
         )
 
-    def _settle(self, row: table.PermissionRow | None, told: list[events.Event], writes: list[Write]) -> None:
+    def _settle(self, row: table.PermissionRow | None, effects: _Effects) -> None:
         if row is None:
             return
         decision = cast(Literal["accept", "decline"], row.decision)
-        writes.append(lambda db: table.decide(db, row))
-        told.append(
+        effects.undoing.append(lambda: self._permissions.reopen(row))
+        effects.writes.append(lambda db: table.decide(db, row))
+        effects.told.append(
             events.PermissionResolved(
                 self.task_id, self._now(), row.agent_id, row.request_id, decision, row.decided_by or ""
             )
         )
-
-    def _passing(self, target: str, text: str) -> Write:
-        return lambda db: table.enqueue(db, self.task_id, target, text)
-
-    async def _reload(self) -> None:
-        """Nothing was stored: what is in memory must not run ahead of the rows."""
-        found, rows = await self._store.run(
-            lambda db: (table.channel(db, self.task_id), table.permissions(db, self.task_id))
-        )
-        self._hops = found.hops_left if found else 0
-        self._permissions = Permissions(self.task_id, rows)
 
     # ---- both
 

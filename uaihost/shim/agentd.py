@@ -54,6 +54,8 @@ REQUEST_LIMIT = 400 << 20
 ERR_LIMIT = 128 << 10
 # How much of stderr is told with the exit status, bytes.
 ERR_TAIL = 4096
+# How long a keeper without a socket may hold the lock before it counts as living, seconds.
+CLAIM_LIMIT = 5.0
 SIGNALS = {"INT": signal.SIGINT, "TERM": signal.SIGTERM, "KILL": signal.SIGKILL}
 
 
@@ -434,14 +436,23 @@ class Keeper:
 
 
 def claim(folder: Path) -> int | None:
-    """The lock of the folder, held until this process ends; None if another keeper holds it."""
+    """The lock of the folder, held until this process ends; None if another keeper lives there.
+
+    One that holds the lock and has no socket is about to make it or has just quit: see which.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return None
-    return lock
+    deadline = time.monotonic() + CLAIM_LIMIT
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if (folder / "ctl.sock").exists() or time.monotonic() > deadline:
+                os.close(lock)
+                return None
+            time.sleep(0.02)
+        else:
+            return lock
 
 
 def main(argv: list[str]) -> int:

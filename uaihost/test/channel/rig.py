@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import subprocess
 import sys
@@ -45,13 +46,33 @@ class MemoryStore:
         return result
 
 
-class MemoryJournal:
-    """A Journal that keeps what it was told, as JSON objects: `events` and `fleeted`."""
+class Heard:
+    """What was told, as JSON objects: `events` and, of the moment only, `fleeted`."""
 
-    def __init__(self, store: MemoryStore) -> None:
-        self.store = store
+    def __init__(self) -> None:
         self.events: list[dict[str, Any]] = []
         self.fleeted: list[dict[str, Any]] = []
+
+    def hear(self, entry: Entry) -> None:
+        """As a listener of a real journal."""
+        (self.fleeted if entry.seq is None else self.events).append(json.loads(entry.payload))
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["type"] == kind]
+
+    def texts(self, author: str | None = None) -> list[str]:
+        """What was said, by everybody or by one."""
+        return [
+            event["text"] for event in self.of("channel.message") if author in (None, event["author"]["id"])
+        ]
+
+
+class MemoryJournal(Heard):
+    """A Journal that keeps what it was told."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        super().__init__()
+        self.store = store
 
     async def record(self, *events: Event, write: Callable[[sqlite3.Connection], T]) -> T:
         result = await self.store.run(write)
@@ -66,15 +87,6 @@ class MemoryJournal:
 
     def subscribe(self, listener: Callable[[Entry], None]) -> Callable[[], None]:
         raise NotImplementedError("channels do not listen")
-
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        return [event for event in self.events if event["type"] == kind]
-
-    def texts(self, author: str | None = None) -> list[str]:
-        """What was said, by everybody or by one."""
-        return [
-            event["text"] for event in self.of("channel.message") if author in (None, event["author"]["id"])
-        ]
 
 
 class LocalEngine:

@@ -1,4 +1,4 @@
-"""Channels with real keepers and real mock agents, as processes of this machine; no container."""
+"""Channels on a real database with real keepers and mock agents, as processes of this machine."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from uaihost.agents.registry import AgentRegistry
-from uaihost.blocking import Inline
+from uaihost.blocking import Inline, Threads
 from uaihost.channel.channel import Channels
-from uaihost.test.channel.rig import LocalEngine, MemoryJournal, MemoryStore, agent, crew
+from uaihost.events import EventJournal
+from uaihost.state.database import Database
+from uaihost.test.channel.rig import ROOT, Heard, LocalEngine, agent, crew
 from uaihost.test.support import short_folder
 
 # Seconds after which something that should happen is missing.
@@ -28,13 +31,17 @@ PATIENCE = 10.0
 class ChannelCase(TestCase):
     timeout = 60
 
-    def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]
         self.folder = short_folder(self)
         self.work = self.folder / "work"
         (self.work / "app").mkdir(parents=True)
         (self.folder / "tasks" / "t1" / "run").mkdir(parents=True)
-        self.store = MemoryStore()
-        self.journal = MemoryJournal(self.store)
+        threads = Threads(cast(IReactorFromThreads, reactor), "database", 1)
+        self.addCleanup(threads.stop)
+        self.store = await Database.open(self.folder / "state.db", ROOT / "migrations", threads)
+        self.real_journal = EventJournal(self.store, cast(IReactorTime, reactor))
+        self.journal = Heard()
+        self.real_journal.subscribe(self.journal.hear)
         self.engine = LocalEngine(self.folder / "tasks", self.work)
         self.addCleanup(self.engine.end)
         self.channels = self.daemon()
@@ -43,7 +50,7 @@ class ChannelCase(TestCase):
         """A daemon's channels over what is stored."""
         channels = Channels(
             self.store,
-            self.journal,
+            self.real_journal,
             self.engine,
             reactor,
             AgentRegistry(),
@@ -64,7 +71,13 @@ class ChannelCase(TestCase):
         return found
 
     async def idle(self, agent_id: str = "a") -> None:
-        await self.until(lambda: (agent_id, "idle") in self.states(), f"{agent_id} idle")
+        """Wait until it is idle and everybody has been told so."""
+
+        def told() -> str | None:
+            own = [each for each in self.journal.of("channel.activity") if each["agentId"] == agent_id]
+            return own[-1]["state"] if own else None
+
+        await self.until(lambda: (agent_id, "idle") in self.states() and told() == "idle", f"{agent_id} idle")
 
     def states(self) -> list[tuple[str, str]]:
         return [(each.id, each.state) for each in self.channels.states("t1")]

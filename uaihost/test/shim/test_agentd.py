@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from pathlib import Path
 
 from uaihost.shim import agentd
@@ -236,4 +237,17 @@ class ClaimTests(KeeperCase):
         held = agentd.claim(folder)
         assert held is not None
         self.addCleanup(os.close, held)
+        (folder / "ctl.sock").touch()
         self.assertIsNone(agentd.claim(folder))
+
+    def test_a_keeper_that_is_just_quitting_is_waited_for(self) -> None:
+        folder = short_folder(self)
+        held = agentd.claim(folder)
+        assert held is not None
+        quitting = threading.Timer(0.1, os.close, [held])
+        quitting.start()
+        self.addCleanup(quitting.join)
+        claimed = agentd.claim(folder)
+        assert claimed is not None
+        self.addCleanup(os.close, claimed)
+        self.assertNotEqual(claimed, held)

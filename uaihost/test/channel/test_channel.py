@@ -1,0 +1,331 @@
+"""Channels with agents in memory: words, mentions, budget, permissions, orders, crews that change."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import TestCase
+
+from uaihost.agents.process import Listener, Starter
+from uaihost.agents.registry import AgentRegistry
+from uaihost.blocking import Inline
+from uaihost.channel import channel as module
+from uaihost.channel.channel import TEXT_LIMIT, Channels
+from uaihost.channel.governor import HOPS
+from uaihost.errors import ErrorCode, HostError
+from uaihost.test.agents.container import TICK, Container, FakeProcess, talk
+from uaihost.test.channel.rig import LocalEngine, MemoryJournal, MemoryStore, agent, crew
+from uaihost.test.support import short_folder
+
+
+class MemoryEngine(LocalEngine):
+    """Starts agents in their containers in memory, one for each agent."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.agents: dict[str, Container] = {}
+
+    def of(self, agent_id: str) -> Container:
+        return self.agents.setdefault(agent_id, Container(self.clock))
+
+    async def start_process(self, task_id: str, argv: Any, **ignored: Any) -> None:
+        agent_id = argv[argv.index("--dir") + 1].rpartition("/")[2]
+        self.of(agent_id).started(argv)
+
+
+class ChannelCase(TestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.store = MemoryStore()
+        self.journal = MemoryJournal(self.store)
+        self.engine = MemoryEngine(self.clock)
+        self.folder = short_folder(self)
+
+        def process(reactor: Any, folder: Any, agent_id: str, starter: Starter, listener: Listener) -> Any:
+            return FakeProcess(self.engine.of(agent_id), starter, listener)
+
+        self.patch(module, "AgentProcess", process)
+        self.channels = self.daemon()
+
+    def daemon(self) -> Channels:
+        return Channels(
+            self.store,
+            self.journal,
+            self.engine,
+            self.clock,
+            AgentRegistry(),
+            Inline(),
+            self.folder / "tasks",
+            self.folder / "transcripts",
+        )
+
+    def ensure(self, *agents: Any) -> None:
+        self.successResultOf(self.channels.ensure(crew(*agents)))
+        self.tick(10)
+
+    def tick(self, count: int = 40) -> None:
+        for _ in range(count):
+            self.clock.advance(TICK)
+
+    def deliver(self, text: str, message_id: str | None = None, by: str = "ann") -> list[str]:
+        _, heard = self.successResultOf(self.channels.deliver("t1", by, text, message_id))
+        return list(heard)
+
+    def fails(self, code: ErrorCode, work: Any) -> str:
+        failure = self.failureResultOf(work, HostError).value
+        self.assertEqual(failure.code, code)
+        return str(failure.message)
+
+    def states(self) -> list[tuple[str, str]]:
+        return [(each.id, each.state) for each in self.channels.states("t1")]
+
+
+class WordTests(ChannelCase):
+    def test_a_word_is_stored_told_routed_and_answered(self) -> None:
+        self.ensure(agent("a"), agent("b"))
+        self.assertEqual(self.deliver("hello", "m1"), ["a"])
+        self.tick()
+        self.assertEqual(self.journal.texts(), ["hello", "you said hello"])
+        first = self.journal.of("channel.message")[0]
+        self.assertEqual(first["author"], {"kind": "user", "id": "ann", "label": "ann"})
+        self.assertEqual(first["messageId"], "m1")
+
+    def test_a_repeated_word_has_the_same_answer_and_no_effect(self) -> None:
+        self.ensure(agent("a"), agent("b"))
+        self.assertEqual(self.deliver("hello @b", "m1"), ["b"])
+        self.assertEqual(self.deliver("hello @b", "m1"), ["b"])
+        self.tick()
+        self.assertEqual(self.engine.of("b").prompts(), ["hello @b"])
+        self.assertEqual(len(self.journal.texts("ann")), 1)
+
+    def test_the_last_partner_hears_what_mentions_nobody_also_after_a_restart(self) -> None:
+        self.ensure(agent("a"), agent("b"))
+        self.deliver("@b hello")
+        self.assertEqual(self.deliver("and?"), ["b"])
+        self.assertEqual(self.deliver("hello", by="bob"), ["a"])
+        self.channels = self.daemon()
+        self.successResultOf(self.channels.resume(["t1"]))
+        self.assertEqual(self.deliver("still there?"), ["b"])
+
+    def test_what_cannot_be_a_word_is_refused(self) -> None:
+        self.ensure(agent("a"))
+        deliver = self.channels.deliver
+        self.fails(ErrorCode.TOO_LARGE, deliver("t1", "ann", "ü" * (TEXT_LIMIT // 2 + 1)))
+        self.fails(ErrorCode.INVALID_ARGS, deliver("t1", "ann", " \n"))
+        self.fails(ErrorCode.NOT_FOUND, deliver("t2", "ann", "hello"))
+        self.fails(ErrorCode.NOT_FOUND, self.channels.append("t2", "ann", "hello"))
+        self.fails(ErrorCode.NOT_FOUND, self.channels.interrupt("t1", "b"))
+        self.assertEqual(self.journal.texts(), [])
+        self.assertEqual(self.deliver("half a pair \ud800"), ["a"])
+
+    def test_a_word_that_cannot_be_stored_is_not_told_and_can_be_said_again(self) -> None:
+        self.ensure(agent("a"))
+        self.store.fail_after = 0
+        self.failureResultOf(self.channels.deliver("t1", "ann", "hello", "m1"), sqlite3.OperationalError)
+        self.store.fail_after = None
+        self.assertEqual(self.journal.texts(), [])
+        self.assertEqual(self.deliver("hello", "m1"), ["a"])
+        self.tick()
+        self.assertEqual(self.engine.of("a").prompts(), ["hello"])
+
+    def test_a_line_for_the_transcript_is_heard_by_no_agent(self) -> None:
+        self.ensure(agent("a"))
+        self.assertEqual(self.successResultOf(self.channels.append("t1", "ann", "noted", "m1")), 1)
+        self.assertEqual(self.successResultOf(self.channels.append("t1", "ann", "noted", "m1")), 1)
+        self.tick()
+        self.assertEqual(self.engine.of("a").prompts(), [])
+        self.assertEqual(self.journal.texts(), ["noted"])
+
+    def test_a_note_needs_no_channel_but_a_name_that_is_no_path(self) -> None:
+        self.successResultOf(self.channels.note("t9", "gone"))
+        self.assertTrue((self.folder / "transcripts" / "t9.jsonl").exists())
+        for bad in ("../t9", "", ".", "..", "a/b", "x\n"):
+            self.fails(ErrorCode.INVALID_ARGS, self.channels.note(bad, "gone"))
+
+
+class CrewTests(ChannelCase):
+    def test_ensuring_twice_changes_nothing(self) -> None:
+        self.ensure(agent("a", initialPrompt="begin"))
+        self.tick()
+        self.ensure(agent("a", initialPrompt="begin"))
+        self.tick()
+        self.assertEqual(self.engine.of("a").prompts(), ["begin"])
+        self.assertEqual(self.engine.of("a").runs, 1)
+
+    def test_standing_instructions_and_the_working_directory_reach_the_agent(self) -> None:
+        self.ensure(agent("a", defaultPrompt="Write tests."))
+        self.assertIn("Write tests.", self.engine.of("a").applied[0]["instructions"])
+        argv = list(self.engine.of("a").argv[0])
+        self.assertEqual(argv[argv.index("--cwd") + 1], "/workspace/app")
+        self.assertEqual(argv[:4], ["python3", "/opt/uai/agentd.py", "--dir", "/run/uai/agents/a"])
+
+    def test_members_come_and_go(self) -> None:
+        self.ensure(agent("a"))
+        self.ensure(agent("b"))
+        self.assertEqual(self.states(), [("b", "idle")])
+        self.assertIsNone(self.engine.of("a").run)
+        self.channels = self.daemon()
+        self.successResultOf(self.channels.resume(["t1"]))
+        self.assertEqual([agent_id for agent_id, _ in self.states()], ["b"])
+
+    def test_another_model_is_another_start(self) -> None:
+        self.ensure(agent("a"))
+        self.ensure(agent("a", model="free"))
+        self.clock.advance(1)
+        self.tick(20)
+        self.assertEqual(self.engine.of("a").runs, 2)
+        self.assertEqual(self.engine.of("a").argv[-1][-4:-2], ["--model", "free"])
+
+    def test_a_bad_crew_is_refused_whole(self) -> None:
+        for bad in (
+            [agent("a b")],
+            [agent("")],
+            [agent("x" * 33)],
+            [agent("a"), agent("a")],
+            [agent(kind="x")],
+        ):
+            self.fails(ErrorCode.INVALID_ARGS, self.channels.ensure(crew(*bad)))
+        self.fails(ErrorCode.INVALID_ARGS, self.channels.ensure(crew(agent(), task="../x")))
+        self.assertEqual(self.engine.agents, {})
+
+    def test_a_closed_channel_is_silent_and_can_be_opened_again(self) -> None:
+        self.ensure(agent("a"))
+        self.deliver("hello")
+        self.tick()
+        self.successResultOf(self.channels.teardown("t1"))
+        self.successResultOf(self.channels.teardown("t1"))
+        self.assertEqual(self.states(), [])
+        self.assertIsNone(self.engine.of("a").run)
+        self.fails(ErrorCode.NOT_FOUND, self.channels.deliver("t1", "ann", "hello"))
+        self.channels = self.daemon()
+        self.successResultOf(self.channels.resume(["t1"]))
+        self.assertEqual(self.states(), [])
+        self.ensure(agent("a"))
+        self.assertEqual(self.states(), [("a", "idle")])
+        self.assertEqual(self.journal.texts(), ["hello", "you said hello"])
+
+
+class CrowdTests(ChannelCase):
+    def test_an_answer_that_mentions_another_is_passed_on(self) -> None:
+        self.ensure(agent("a"), agent("b"))
+        self.engine.of("a").script["go"] = talk("ask @b")
+        self.engine.of("b").script["@a says:\nyou said ask @b"] = []
+        self.deliver("go")
+        self.tick()
+        self.assertEqual(self.engine.of("b").prompts(), ["@a says:\nyou said ask @b"])
+
+    def test_a_loop_ends_with_a_notice_and_a_word_refills_the_budget(self) -> None:
+        self.ensure(agent("a"), agent("b"))
+        self.deliver("@a tell @b")
+        self.tick(300)
+        passed = [p for name in "ab" for p in self.engine.of(name).prompts() if "says:" in p]
+        self.assertEqual(len(passed), HOPS)
+        notes = self.journal.texts("system")
+        self.assertIn("A word from you", notes[-1])
+        self.assertEqual(set(self.states()), {("a", "idle"), ("b", "idle")})
+        self.deliver("@a tell @b")
+        self.tick(300)
+        passed = [p for name in "ab" for p in self.engine.of(name).prompts() if "says:" in p]
+        self.assertEqual(len(passed), 2 * HOPS)
+
+    def test_the_budget_is_not_refilled_by_a_restart(self) -> None:
+        self.ensure(agent("a"), agent("b"))
+        self.deliver("@a tell @b")
+        for _ in range(60):
+            self.tick(5)
+            self.successResultOf(self.channels.stop())
+            self.channels = self.daemon()
+            self.successResultOf(self.channels.resume(["t1"]))
+        self.tick(300)
+        passed = [p for name in "ab" for p in self.engine.of(name).prompts() if "says:" in p]
+        self.assertEqual(len(passed), HOPS)
+
+
+class OrderTests(ChannelCase):
+    def test_orders_are_answered_and_heard_by_no_agent(self) -> None:
+        self.ensure(agent("a"))
+        for text, answer in (
+            ("/help", "@id addresses"),
+            ("/status", "@a: idle"),
+            ("/retry-gh", "GitHub"),
+            ("/restart", "Say whom"),
+            ("/interrupt @x", "No such agent here: @x"),
+        ):
+            self.assertEqual(self.deliver(text), [])
+            self.assertIn(answer, self.journal.texts("system")[-1])
+        self.tick()
+        self.assertEqual(self.engine.of("a").prompts(), [])
+
+    def test_restart_is_a_new_process_with_the_same_session(self) -> None:
+        self.ensure(agent("a"))
+        self.deliver("/restart @a")
+        self.clock.advance(1)
+        self.tick(20)
+        self.assertEqual(self.engine.of("a").runs, 2)
+        self.assertEqual(self.engine.of("a").applied[-1]["session"], "s1")
+        self.assertEqual(self.states(), [("a", "idle")])
+
+    def test_interrupt_reaches_whoever_is_busy(self) -> None:
+        self.ensure(agent("a"), agent("b"))
+        self.engine.of("b").script["@b work"] = []
+        self.deliver("@b work")
+        self.deliver("/interrupt")
+        self.assertEqual(self.engine.of("b").applied[-1], {"type": "cancel"})
+        self.assertEqual(self.engine.of("a").applied[-1]["type"], "start")
+
+
+class PermissionTests(ChannelCase):
+    ASK = {"type": "permission", "request": "r", "tool": "Run", "title": "ls", "input": {"command": "ls"}}
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.engine.of("a").script["act"] = [self.ASK]
+        self.ensure(agent("a"))
+        self.deliver("act")
+        self.tick()
+
+    def resolve(self, request_id: str, decision: str) -> Any:
+        return self.channels.resolve("t1", "a", request_id, decision, "ann")
+
+    def answers(self) -> list[tuple[str, bool]]:
+        applied = self.engine.of("a").applied
+        return [(each["request"], each["accept"]) for each in applied if each["type"] == "answer"]
+
+    def test_a_request_is_told_and_answered_once(self) -> None:
+        asked = self.journal.of("permission.requested")[0]
+        self.assertEqual((asked["requestId"], asked["input"]), ("r", {"command": "ls"}))
+        self.assertEqual(self.states(), [("a", "awaiting-permission")])
+        self.successResultOf(self.resolve("r", "accept"))
+        self.successResultOf(self.resolve("r", "accept"))
+        self.fails(ErrorCode.CONFLICT, self.resolve("r", "decline"))
+        self.fails(ErrorCode.NOT_FOUND, self.resolve("other", "accept"))
+        self.assertEqual(self.answers(), [("r", True)])
+        self.assertEqual(len(self.journal.of("permission.resolved")), 1)
+
+    def test_another_input_under_the_same_name_is_another_question(self) -> None:
+        self.engine.of("a").print(**(self.ASK | {"input": {"command": "rm -rf ."}}))
+        self.tick()
+        requested = [each["requestId"] for each in self.journal.of("permission.requested")]
+        self.assertEqual(requested, ["r", "r~2"])
+        self.fails(ErrorCode.CONFLICT, self.resolve("r", "accept"))
+        self.assertEqual(self.answers(), [])
+        self.successResultOf(self.resolve("r~2", "decline"))
+        self.assertEqual(self.answers(), [("r", False)])
+
+    def test_the_same_question_repeated_is_one(self) -> None:
+        self.engine.of("a").print(**self.ASK)
+        self.tick()
+        self.assertEqual(len(self.journal.of("permission.requested")), 1)
+
+    def test_a_decision_that_cannot_be_stored_is_not_given_and_can_be_made_again(self) -> None:
+        self.store.fail_after = 0
+        self.failureResultOf(self.resolve("r", "accept"), sqlite3.OperationalError)
+        self.store.fail_after = None
+        self.assertEqual(self.answers(), [])
+        self.clock.advance(5)
+        self.tick()
+        self.successResultOf(self.resolve("r", "accept"))
+        self.tick()
+        self.assertEqual(self.answers(), [("r", True)])
