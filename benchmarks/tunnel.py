@@ -161,7 +161,7 @@ def table(found: dict[str, Any]) -> str:
             for unit, samples in ours.items():
                 mine = statistics.median(samples)
                 other = statistics.median(theirs[unit]) if unit in theirs else None
-                ratio = "" if not other else f"{mine / other:.2f}"
+                ratio = "" if not other else f"{mine / other:.2g}"
                 beside = "" if other is None else f"{other:.4g}"
                 lines.append(f"| {title} | {unit} | {mode} | {mine:.4g} | {beside} | {ratio} |")
     return "\n".join(lines)

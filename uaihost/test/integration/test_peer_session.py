@@ -211,6 +211,16 @@ class Commands(PeerTestCase):
         results = [r for r in self.peer.reports if r.get("frame", {}).get("kind") == "result"]
         self.assertEqual(len(results), len(cases))
 
+    async def test_no_engine(self) -> None:
+        """Without a container engine a task cannot start; the answer says so and the host goes on."""
+        await self.host()
+        texts = ("id", "ownerUserId", "hostId", "name", "slug", "branch", "status")
+        task = dict.fromkeys(texts, "t") | {"agents": []}
+        result = await self.peer.command("up", "taskUp", {"task": task, "projects": []})
+        self.assertEqual((result["ok"], result["code"]), (False, "unavailable"))
+        self.assertIn("engine", result["message"])
+        self.assertEqual((await self.peer.command("again", "taskStatus", "nobody"))["code"], "not_found")
+
     async def test_ill_typed_command_is_answered(self) -> None:
         """A command whose id can be read gets a result, whatever else is wrong with it."""
         await self.host()
