@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import attrs
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, IReactorTime
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -25,25 +27,34 @@ HOST_PATH = b"/host"
 Build = Callable[[IAddress | None], IProtocol | None]
 
 
+@attrs.frozen
+class Kinds:
+    """Who gets a connection: each makes the protocol that goes on with it."""
+
+    names: Names
+    app: Build
+    host: Build
+    tunnel: Build
+
+
 class FrontConnection(Protocol):
     """One accepted connection, until and after its kind is known."""
 
     transport: Any
 
-    def __init__(self, names: Names, app: Build, host: Build, tunnel: Build, clock: IReactorTime) -> None:
-        self._names = names
-        self._app = app
-        self._host = host
-        self._tunnel = tunnel
-        self._clock = clock
+    def __init__(self, front: Front, kinds: Kinds) -> None:
+        self._front = front
+        self._kinds = kinds
         self._head = bytearray()
         self._inner: IProtocol | None = None
         self._timer: IDelayedCall | None = None
+        self.is_host = False
 
     def connectionMade(self) -> None:
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
-        self._timer = self._clock.callLater(HEAD_TIMEOUT, self.transport.abortConnection)
+        self._timer = self._front.clock.callLater(HEAD_TIMEOUT, self.transport.abortConnection)
+        self._front.connections.add(self)
 
     def dataReceived(self, data: bytes) -> None:
         if self._inner is not None:
@@ -62,22 +73,24 @@ class FrontConnection(Protocol):
         self._stop_timer()
         if self._inner is not None:
             self._inner.connectionLost(reason)
+        self._front.ended(self)
 
     def _decide(self) -> None:
         self._stop_timer()
         target, host = first_head(bytes(self._head))
-        place = self._names.find(host)
+        place = self._kinds.names.find(host)
         if isinstance(place, Foreign):
             self._refuse(
                 421,
                 "This address is not served here.",
-                f"Open http://localhost:{self._names.port}/ or a link that the app shows.",
+                f"Open http://localhost:{self._kinds.names.port}/ or a link that the app shows.",
             )
             return
+        self.is_host = isinstance(place, App) and target.split(b"?")[0] == HOST_PATH
         if not isinstance(place, App):
-            build = self._tunnel
+            build = self._kinds.tunnel
         else:
-            build = self._host if target.split(b"?")[0] == HOST_PATH else self._app
+            build = self._kinds.host if self.is_host else self._kinds.app
         inner = build(self.transport.getPeer())
         if inner is None:
             self.transport.abortConnection()
@@ -100,25 +113,39 @@ class FrontConnection(Protocol):
 
 
 class Front(Factory):
-    """Accepts connections on the bridge's port.
-
-    app, host, tunnel: each makes the protocol that such a connection is given to.
-    names: set once the port is known.
-    """
+    """Accepts connections on the bridge's port. kinds: set before the first one is accepted."""
 
     noisy = False
-    names: Names
+    kinds: Kinds
 
-    def __init__(self, app: Build, host: Build, tunnel: Build, clock: IReactorTime) -> None:
-        self._app = app
-        self._host = host
-        self._tunnel = tunnel
-        self._clock = clock
+    def __init__(self, clock: IReactorTime) -> None:
+        self.clock = clock
+        self.connections: set[FrontConnection] = set()
+        self._empty: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> FrontConnection:
-        made = FrontConnection(self.names, self._app, self._host, self._tunnel, self._clock)
+        made = FrontConnection(self, self.kinds)
         made.factory = self
         return made
+
+    def ended(self, connection: FrontConnection) -> None:
+        """The connection is gone."""
+        self.connections.discard(connection)
+        if self._empty is not None and not self.connections:
+            empty, self._empty = self._empty, None
+            empty.callback(None)
+
+    def drop(self) -> Deferred[None]:
+        """End every connection but the hosts', which say goodbye; fires when all are gone."""
+        for connection in list(self.connections):
+            if not connection.is_host:
+                connection.transport.abortConnection()
+        done: Deferred[None] = Deferred()
+        if self.connections:
+            self._empty = done
+        else:
+            done.callback(None)
+        return done
 
 
 def first_head(data: bytes) -> tuple[bytes, str]:

@@ -113,8 +113,8 @@ class BrowserConnection(TwistedProtocol):
                     self._send(h11.InformationalResponse(status_code=100, headers=[]))
                 return
             if event is h11.PAUSED:
-                # A next request, or bytes before the upgrade is agreed, wait. While there are none, reading goes
-                # on, since that is how a browser's leaving is seen.
+                # A next request, or bytes before the upgrade is agreed, wait. While there are none, reading
+                # goes on, since that is how a browser's leaving is seen.
                 if self._http.trailing_data[0]:
                     self._reading.hold("turn")
                 return
@@ -228,6 +228,7 @@ class BrowserConnection(TwistedProtocol):
     def closed(self, reason: str) -> None:
         self._tunnel = None
         self.transport.unregisterProducer()
+        self._reading.release("outlet")
         if not self._acked:
             self._answer(502, "The tunnel to the task was closed.", f"{_sentence(reason)} {_advice(502)}")
         elif reason not in WHOLE:
@@ -265,7 +266,6 @@ class BrowserConnection(TwistedProtocol):
     def _linger(self) -> None:
         self._deaf = True
         self._reading.release("turn")
-        self._reading.release("outlet")
         if getattr(self.transport, "loseWriteConnection", None) is None:
             self._lose()
             return
@@ -286,6 +286,7 @@ class BrowserConnection(TwistedProtocol):
         if tunnel is not None:
             self.transport.unregisterProducer()
             tunnel.close(reason)
+            self._reading.release("outlet")
 
     def _send(self, event: h11.Event) -> None:
         data = self._http.send(event)
