@@ -30,7 +30,7 @@ class Options(SettingOptions):
 def makeService(options: Options) -> IService:
     """The bridge as a service."""
     settings = options.settings()
-    Exits(reactor).watch_signals()
-    return make_bridge(
-        reactor, bridge_settings(settings.data_dir, settings.bridge_port, settings.require_token())
-    )
+    exits = Exits(reactor)
+    exits.watch_signals()
+    wanted = bridge_settings(settings.data_dir, settings.bridge_port, settings.require_token())
+    return make_bridge(reactor, wanted, on_fatal=exits.fail)
