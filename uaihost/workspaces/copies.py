@@ -96,7 +96,7 @@ class Copies:
                 head = await self._start(mirror, branch)
                 await self._make(places, mirror, repository, branch, head, identity or NOBODY)
             except GitFailed as failed:
-                if not failed.corrupt:
+                if not await self._mirrors.is_damaged(mirror.path, failed):
                     raise _failed(repository, failed) from None
                 await self._mirrors.rebuild(repository, on_progress)
                 mirror = await self._mirrors.fetch(repository, on_progress)

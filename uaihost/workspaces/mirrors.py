@@ -71,7 +71,7 @@ class Mirrors:
                 try:
                     await self._update(path, repository, on_progress)
                 except GitFailed as failed:
-                    if not await self._is_damaged(path, failed):
+                    if not await self.is_damaged(path, failed):
                         raise
                     await self.rebuild(repository, on_progress)
             return await self._settled(path, repository, default, commit)
@@ -193,12 +193,12 @@ class Mirrors:
         await self._git.run("symbolic-ref", git_dir=path, operands=[f"{_ORIGIN}HEAD", f"{_ORIGIN}{chosen}"])
         return Mirror(path, chosen, branches[chosen])
 
-    async def _is_damaged(self, path: Path, failed: GitFailed) -> bool:
-        """Whether the fault is the mirror's: the remote may be the damaged one."""
+    async def is_damaged(self, path: Path, failed: GitFailed) -> bool:
+        """Whether the fault is the mirror's: the remote may be the damaged one, or a name sound like it."""
         if not failed.corrupt:
             return False
         try:
-            await self._git.run("fsck", "--connectivity-only", "--no-dangling", "--no-progress", git_dir=path)
+            await self._git.run("fsck", "--no-dangling", "--no-progress", git_dir=path)
         except GitFailed:
             return True
         return False

@@ -21,7 +21,7 @@ from uaihost.errors import ErrorCode, HostError
 from uaihost.workspaces.places import Places, Record
 from uaihost.workspaces.removal import Trash
 from uaihost.workspaces.safe_git import Git, GitFailed
-from uaihost.workspaces.untrusted import Refs, stage_files, take_git, unreadable
+from uaihost.workspaces.untrusted import Refs, is_plain, stage_files, take_git, unreadable
 
 # Where fetched work lies in the repository: heads/<branch>, stash/<number>, detached.
 TAKEN = "refs/copy/"
@@ -104,14 +104,14 @@ class Snapshots:
         self, places: Places, record: Record, largest: int | None, despite_faults: bool
     ) -> Snapshot:
         await self._set_up(places, record)
-        refs, fault = await self._commits(places, record, despite_faults)
+        refs, indexed, fault = await self._commits(places, record, despite_faults)
         head = refs.head
         if fault is not None:
             known = await self._git.line("rev-parse", "--verify", "--quiet", _KNOWN, git_dir=places.repo)
             head = known or record.head
         elif head is not None:
             await self._git.run("update-ref", git_dir=places.repo, operands=[_KNOWN, head])
-        tree, large = await self._tree(places, head, largest)
+        tree, large = await self._tree(places, head, indexed, largest)
         return Snapshot(places.repo, record, refs, head, tree, large, fault)
 
     async def _set_up(self, places: Places, record: Record) -> None:
@@ -137,12 +137,17 @@ class Snapshots:
             "init", "--quiet", "--bare", "--template=", f"--object-format={form}", "--", operands=[str(path)]
         )
 
-    async def _commits(self, places: Places, record: Record, despite_faults: bool) -> tuple[Refs, str | None]:
-        """Fetch them. A second try, because a repack in the container moves objects while they are linked."""
+    async def _commits(
+        self, places: Places, record: Record, despite_faults: bool
+    ) -> tuple[Refs, list[bytes], str | None]:
+        """Fetch them; also the names in the copy's index, and why it all cannot be read.
+
+        A second try, because a repack in the container moves objects while they are linked.
+        """
         fault = ""
         for _ in range(2):
             try:
-                return await self._fetch(places), None
+                return *(await self._fetch(places)), None
             except GitFailed as failed:
                 error = unreadable(f"git says: {failed.last_line}")
             except HostError as refused:
@@ -155,9 +160,9 @@ class Snapshots:
         known = await self._arrived(places, _NO_REFS)
         if record.branch not in known.heads:
             known.heads[record.branch] = record.head
-        return known, fault
+        return known, [], fault
 
-    async def _fetch(self, places: Places) -> Refs:
+    async def _fetch(self, places: Places) -> tuple[Refs, list[bytes]]:
         await self._blocking.call(self._trash.remove, places.view)
         form = await self._git.line("rev-parse", "--show-object-format", git_dir=places.repo)
         await self._init(places.view, form)
@@ -169,9 +174,18 @@ class Snapshots:
                 "--", git_dir=places.repo, operands=[str(places.view), f"+{TAKEN}*:{TAKEN}*"],
                 protocols=["file"],
             )  # fmt: skip
+            indexed = await self._indexed(places.view)
         finally:
             await self._blocking.call(self._trash.remove, places.view)
-        return await self._arrived(places, refs)
+        return await self._arrived(places, refs), indexed
+
+    async def _indexed(self, view: Path) -> list[bytes]:
+        """The names in the copy's index: one that was added although it is ignored is listed nowhere else."""
+        try:
+            listed = await self._git.run("ls-files", "--cached", "-z", git_dir=view)
+        except GitFailed:
+            return []
+        return [name for name in listed.out.split(b"\0") if is_plain(name)]
 
     async def _arrived(self, places: Places, refs: Refs) -> Refs:
         """`refs` as they are in the repository: a ref to what is missing or no commit did not come along."""
@@ -196,18 +210,22 @@ class Snapshots:
         return Refs(refs.branch, detached, heads, tuple(oid for _, oid in sorted(stashes.items())))
 
     async def _tree(
-        self, places: Places, head: str | None, largest: int | None
+        self, places: Places, head: str | None, indexed: list[bytes], largest: int | None
     ) -> tuple[str, dict[bytes, bool]]:
         """The working tree as a tree object, and what is too large for it.
 
         The index tells what is equal to HEAD without reading it.
         """
         index = places.repo / "index"
-        try:
-            await self._read_head(places, index, head)
-        except GitFailed:
-            index.unlink(missing_ok=True)
-            await self._read_head(places, index, head)
+        # A damaged index is made anew; a commit whose names no index can hold is no help, then all is read.
+        for start in (head, head, None):
+            try:
+                await self._read_head(places, index, start)
+                break
+            except GitFailed:
+                index.unlink(missing_ok=True)
+                if start is None:
+                    raise
         listed = await self._git.run(
             "diff-files", "--name-only", "-z", "--ignore-submodules=all", "--no-ext-diff", "--no-textconv",
             git_dir=places.repo, work_tree=places.copy, index=index,
@@ -215,7 +233,9 @@ class Snapshots:
         if listed.truncated:
             raise _too_many()
         tracked = {name for name in listed.out.split(b"\0") if name}
-        names = [*tracked, *await self._untracked(places, index)]
+        names = tracked.union(await self._untracked(places, index))
+        cached = await self._git.run("ls-files", "--cached", "-z", git_dir=places.repo, index=index)
+        names.update(set(indexed).difference(cached.out.split(b"\0")))
         large = await self._add(places, index, names, largest)
         finished = await self._git.run("write-tree", git_dir=places.repo, index=index)
         return finished.out.decode("ascii").strip(), {name: name in tracked for name in large}
@@ -257,7 +277,7 @@ class Snapshots:
                     found.append(prefix + name)
         return found
 
-    async def _add(self, places: Places, index: Path, names: list[bytes], largest: int | None) -> list[bytes]:
+    async def _add(self, places: Places, index: Path, names: set[bytes], largest: int | None) -> list[bytes]:
         """Record `names` as they are now; one that is gone is removed. Returns those that are too large."""
         if not names:
             return []
@@ -266,7 +286,7 @@ class Snapshots:
         attributes.unlink(missing_ok=True)
         try:
             staged = await self._blocking.call(stage_files, places.copy, names, places.stage, largest)
-            gone = set(names).difference(staged.names, staged.large)
+            gone = names.difference(staged.names, staged.large)
             try:
                 await self._update_index(places, index, gone, staged.names)
             except GitFailed:

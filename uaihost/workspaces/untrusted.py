@@ -113,7 +113,7 @@ def read_file(name: str, parent: int, limit: int) -> bytes | None:
 
 
 def take_git(copy: Path, view: Path) -> Refs:
-    """Read the refs of the work copy `copy` and link its objects into `view`/objects, a fresh folder.
+    """Read the refs of the work copy `copy` and link its objects and its index into `view`, a fresh folder.
 
     Neither its configuration nor anything that points elsewhere (alternates, a common directory) is used.
 
@@ -127,6 +127,8 @@ def take_git(copy: Path, view: Path) -> Refs:
                     raise unreadable(f"it borrows from another repository ({'/'.join((*parts, name))})")
             refs = _refs(git)
             _link_objects(git, view / "objects")
+            with _passing_over(), folder(view) as own:
+                _link("index", git, own)
             return refs
     except FileNotFoundError:
         raise unreadable("it is missing") from None
@@ -157,7 +159,8 @@ def stage_files(copy: Path, names: Iterable[bytes], stage: Path, largest: int | 
     """
     staged = Staged()
     with folder(copy) as top, folder(stage) as bottom:
-        for directory, group in groupby(sorted(names, key=os.path.split), key=os.path.dirname):
+        plain = sorted(filter(is_plain, names), key=os.path.split)
+        for directory, group in groupby(plain, key=os.path.dirname):
             parts = directory.split(b"/") if directory else []
             # The stage may hold links that were staged: its folders too are entered without following any.
             with (
@@ -170,6 +173,11 @@ def stage_files(copy: Path, names: Iterable[bytes], stage: Path, largest: int | 
                         fits = _stage_one(os.path.basename(path), source, target, largest)
                         (staged.names if fits else staged.large).append(path)
     return staged
+
+
+def is_plain(name: bytes) -> bool:
+    """Whether `name` leads down only, and into no `.git`: an index that an agent wrote can name anything."""
+    return not any(part in (b"", b".", b"..") or part.lower() == b".git" for part in name.split(b"/"))
 
 
 def _stage_one(name: bytes, source: int, target: int, largest: int | None) -> bool:

@@ -259,6 +259,13 @@ class DiffTests(WorkspacesCase):
         git(copy, "commit", "-q", "-m", "kept")
         self.assertEqual(list(await self.changes()), ["kept.log"])
 
+    async def test_a_file_that_is_ignored_but_staged_counts(self) -> None:
+        copy = await self.prepared()
+        (copy / "staged.log").write_text("x\n")
+        (copy / "other.log").write_text("x\n")
+        git(copy, "add", "-f", "staged.log")
+        self.assertEqual(list(await self.changes()), ["staged.log"])
+
     async def test_line_ends_that_attributes_convert_are_no_change(self) -> None:
         (self.remote / ".gitattributes").write_text(
             "*.bat eol=crlf\n*.utf text working-tree-encoding=UTF-16\n"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+import struct
 import threading
 from pathlib import Path
 
@@ -197,6 +199,54 @@ class TrapTests(HostileCase):
         )
         self.assertNotIn(".GIT/config", found)
         await self.workspaces.save("t1", ["app"])
+
+    async def test_an_index_that_git_cannot_read_blocks_nothing(self) -> None:
+        copy = await self.prepared()
+        (copy / "new").write_text("x\n")
+        for index in (b"", b"DIRC" + bytes(2000), b"junk"):
+            (copy / ".git/index").write_bytes(index)
+            self.assertEqual(list(await self.changes()), ["new"])
+        (copy / ".git/index").unlink()
+        (copy / ".git/index").symlink_to(self.secret / "file")
+        self.assertEqual(list(await self.changes()), ["new"])
+
+    async def test_an_index_that_names_files_outside_brings_none(self) -> None:
+        copy = await self.prepared()
+        (copy / "new").write_text("x\n")
+        entries = b""
+        names = [b"../../../../../secret/file", b".git/config", os.fsencode(self.secret / "file")]
+        for name in names:
+            entry = struct.pack(">10L20sH", *[0] * 6, 0o100644, 0, 0, 0, bytes(20), len(name)) + name
+            entries += entry + bytes(8 - len(entry) % 8)
+        data = b"DIRC" + struct.pack(">2L", 2, len(names)) + entries
+        (copy / ".git/index").write_bytes(data + hashlib.sha1(data).digest())
+        self.assertIn("secret/file", git(copy, "ls-files"))
+        self.assertEqual(list(await self.changes()), ["new"])
+        await self.workspaces.save("t1", ["app"])
+        self.assertNotIn("top-secret", git(self.mirror(), "log", "--all", "-p"))
+
+    async def test_a_commit_with_names_that_no_tree_may_have_blocks_nothing(self) -> None:
+        copy = await self.prepared()
+        blob = git(copy, "rev-parse", "HEAD:a.txt")
+        entry = (
+            b"100644 ..\0"
+            + bytes.fromhex(blob)
+            + b"40000 .git\0"
+            + bytes.fromhex(git(copy, "rev-parse", "HEAD:d"))
+        )
+        (copy / "tree").write_bytes(entry)
+        tree = git(copy, "hash-object", "-t", "tree", "-w", "--literally", "tree")
+        (copy / "tree").unlink()
+        made = git(copy, "commit-tree", tree, "-p", "HEAD", "-m", "odd")
+        git(copy, "update-ref", "refs/heads/fix/x", made)
+        (copy / "new").write_text("x\n")
+        self.assertEqual(list(await self.changes()), ["new"])
+        (saved,) = await self.workspaces.save("t1", ["app"])
+        self.assertEqual((saved.commit, git(self.mirror(), "show", f"{saved.wip}:new")), (made, "x"))
+        await self.workspaces.remove("t1")
+        with self.assertRaises(HostError) as caught:
+            await self.prepared("fix/x", "t2")
+        self.assertEqual(caught.exception.code, ErrorCode.CLONE_FAILED)
 
     async def test_attributes_that_cannot_be_met_block_nothing(self) -> None:
         copy = await self.prepared()

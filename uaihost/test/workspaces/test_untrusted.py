@@ -106,7 +106,9 @@ class ObjectTests(UntrustedCase):
         ):
             (self.git / "objects" / name).parent.mkdir(exist_ok=True)
             (self.git / "objects" / name).write_text("x")
+        (self.git / "index").write_text("x")
         self.take()
+        self.assertTrue((self.root / "view/index").samefile(self.git / "index"))
         self.assertEqual(self.linked(), [loose, f"pack/pack-{A}.idx", pack])
         self.assertTrue((self.root / "view/objects" / pack).samefile(self.git / "objects" / pack))
 
@@ -179,6 +181,22 @@ class StageTests(UntrustedCase):
         (self.copy / "d/planted").write_text("x")
         self.stage(b"d/planted")
         self.assertEqual([found.name for found in self.secret.iterdir()], ["file"])
+
+    def test_a_name_cannot_lead_up_or_into_git(self) -> None:
+        (self.root / "beside").write_text("secret")
+        (self.copy / "d").mkdir()
+        names = [
+            b"../beside",
+            b"d/../../beside",
+            b"/" + os.fsencode(self.root) + b"/beside",
+            b"",
+            b".",
+            b"d/",
+        ]
+        before = sorted(self.root.iterdir())
+        self.assertEqual(self.stage(*names, b".git/HEAD", b"d/.GIT/HEAD", b".git"), {})
+        self.assertEqual(sorted(self.root.iterdir()), sorted([*before, self.root / "stage"]))
+        self.assertEqual((self.root / "beside").stat().st_nlink, 1)
 
     def test_large_files_are_named_and_left_out(self) -> None:
         (self.copy / "small").write_text("123")
