@@ -76,7 +76,7 @@ def tour(bridge: BridgeClient, repository: Path, steps: Steps, console: Console)
             text = "\n".join(file["hunks"] or "" for p in diff["projects"] for file in p["files"])
             if f"-<h1>{BEFORE}</h1>" not in text or f"+<h1>{AFTER}</h1>" not in text:
                 raise HostError(ErrorCode.NOT_FOUND, f"the edit is not in the diff: {text[:500]!r}")
-        console.print(text, markup=False, highlight=False)
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     finally:
         with steps.step("task down") as step:
             step.result = down(bridge, task_id)

@@ -40,6 +40,7 @@ def run_until_signalled(
     exits.watch_signals()
 
     def failed(failure: Failure) -> None:
+        assert failure.value is not None
         failures.append(failure.value)
         if reactor.running:
             reactor.stop()

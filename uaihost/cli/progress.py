@@ -29,12 +29,12 @@ class Steps:
             except BaseException as error:
                 what = error.message if isinstance(error, HostError) else (str(error) or type(error).__name__)
                 self._console.print(f"[red]✗[/] {name}: ", end="")
-                self._console.print(what, markup=False, highlight=False)
+                self._console.print(what, markup=False, highlight=False, soft_wrap=True)
                 raise
         elapsed = time.monotonic() - started
         detail = f": {current.result}" if current.result else ""
         self._console.print("[green]✓[/] ", end="")
-        self._console.print(f"{name}{detail}  ", markup=False, highlight=False, end="")
+        self._console.print(f"{name}{detail}  ", markup=False, highlight=False, soft_wrap=True, end="")
         self._console.print(f"[dim]{elapsed:.1f} s[/]", highlight=False)
 
 
@@ -55,4 +55,4 @@ class Step:
         if self._console.is_terminal:
             self._status.update(f"{self._name} [dim]{line.replace('[', chr(92) + '[')}[/]")
         else:
-            self._console.print(f"  {line}", markup=False, highlight=False)
+            self._console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)

@@ -75,7 +75,7 @@ class Product:
             await self._begin(bridge)
             step.result = f"port {mine.bridge_port}"
         with self._steps.step("host"):
-            host = Host(reactor, mine, on_fatal=lambda why: self._up and exits.fail(why))
+            host = Host(reactor, mine, on_fatal=lambda why: exits.fail(why) if self._up else None)
             await self._begin(host)
             await host.connected()
             self._up = True

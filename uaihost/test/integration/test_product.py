@@ -16,10 +16,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
+from twisted.web.server import Site
+from twisted.web.static import Data
 
 from uaihost.cli import demo
 from uaihost.cli.client import BridgeClient, wait_for
-from uaihost.paths import Folders
 from uaihost.test.integration.engine import docker_host
 from uaihost.test.integration.processes import Daemons
 from uaihost.test.support import short_folder
@@ -31,15 +32,9 @@ class ProductTests(TestCase):
     # The first run on a machine makes the base and the task image.
     timeout = 900
 
-    async def setUp(self) -> None:
-        self.docker_host = await docker_host()
+    def setUp(self) -> None:
         self.folder = short_folder(self)
         (self.folder / "repositories").mkdir()
-        self.daemons = Daemons(self.folder, self.docker_host, [self.folder / "repositories"])
-        self.addCleanup(deferToThread, self.daemons.stop)
-
-    def folders(self) -> Folders:
-        return Folders(self.daemons.host_data)
 
     async def test_the_tour(self) -> None:
         bridge = await self.product()
@@ -85,8 +80,8 @@ class ProductTests(TestCase):
             (missing, "repository"),
             ("ext::sh -c id", "ext"),
             ("--upload-pack=id", "-"),
-            ("file:///etc", "/etc"),
-            (str(self.folder), str(self.folder)),
+            ("file:///etc", "UAI_LOCAL_REPOSITORIES"),
+            (str(self.folder), "UAI_LOCAL_REPOSITORIES"),
         ]:
             answer = await deferToThread(bridge.call, "POST", "/api/tasks", {"repoUrl": url, "name": "Bad"})
             task = await deferToThread(wait_for, "the failure", lambda a=answer: failed(bridge, a["id"]), 60)
@@ -105,7 +100,8 @@ class ProductTests(TestCase):
         )
 
     async def test_ports_are_exposed_with_and_without_a_running_daemon(self) -> None:
-        done = self.daemons.command("expose", "--task", "early", "web=9")
+        await self.make_daemons()
+        done = await deferToThread(self.daemons.command, "expose", "--task", "early", "web=9")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         bridge = await self.product()
         port = await self.serve(b"exposed")
@@ -119,13 +115,20 @@ class ProductTests(TestCase):
         self.assertIn("early", status.stdout)
         done = await deferToThread(self.daemons.command, "unexpose", "private")
         self.assertEqual(done.returncode, 0, done.stderr)
-        status, _ = await deferToThread(bridge.preview, "private", "web")
-        self.assertNotEqual(status, 200)
+        page, _ = await deferToThread(bridge.preview, "private", "web")
+        self.assertNotEqual(page, 200)
         again = await deferToThread(self.daemons.command, "unexpose", "private")
         self.assertEqual(again.returncode, 1)
         self.assertIn("private", again.stderr)
 
+    async def make_daemons(self) -> None:
+        self.docker_host = await docker_host()
+        self.daemons = Daemons(self.folder, self.docker_host, [self.folder / "repositories"])
+        self.addCleanup(deferToThread, self.daemons.stop)
+
     async def product(self) -> BridgeClient:
+        if not hasattr(self, "daemons"):
+            await self.make_daemons()
         bridge = await deferToThread(self.daemons.start_bridge)
         self.daemons.start_host()
         await deferToThread(self.daemons.wait_connected, bridge)
@@ -180,10 +183,9 @@ class ProductTests(TestCase):
         self.assertEqual(await deferToThread(look), [])
 
     async def serve(self, content: bytes) -> int:
-        from twisted.web.server import Site
-        from twisted.web.static import Data
-
-        port = reactor.listenTCP(0, Site(Data(content, "text/plain")), interface="127.0.0.1")
+        page = Data(content, "text/plain")
+        page.isLeaf = True
+        port = reactor.listenTCP(0, Site(page), interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         number: int = port.getHost().port
         return number
@@ -207,7 +209,9 @@ def failed(bridge: BridgeClient, task_id: str) -> dict[str, Any] | None:
     return dict(task) if task["status"] == "failed" else None
 
 
-class _Echo(WebSocketClientProtocol):  # type: ignore[misc]
+class _Echo(WebSocketClientProtocol):
+    factory: _EchoFactory
+
     def onOpen(self) -> None:
         self.sendMessage(self.factory.message)
 
@@ -216,13 +220,18 @@ class _Echo(WebSocketClientProtocol):  # type: ignore[misc]
         self.sendClose()
 
 
+class _EchoFactory(WebSocketClientFactory):
+    protocol: Any = _Echo
+
+    def __init__(self, url: str, message: bytes) -> None:
+        super().__init__(url)
+        self.message = message
+        self.answered: Deferred[bytes] = Deferred()
+
+
 async def echo(bridge: BridgeClient, task_id: str, message: bytes) -> bytes:
     """What the app's WebSocket says back, through the bridge's port and the raw tunnel."""
     host = f"{task_id}-web.preview.localhost:{bridge.port}"
-    factory = WebSocketClientFactory(f"ws://{host}/echo")
-    factory.protocol = _Echo
-    factory.message = message
-    answered: Deferred[bytes] = Deferred()
-    factory.answered = answered
+    factory = _EchoFactory(f"ws://{host}/echo", message)
     await TCP4ClientEndpoint(reactor, "127.0.0.1", bridge.port).connect(factory)
-    return await answered
+    return await factory.answered
