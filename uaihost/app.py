@@ -9,8 +9,6 @@ link, let go of the agents, close the rest.
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import SystemRandom
@@ -23,7 +21,7 @@ from twisted.python.failure import Failure
 
 from uaihost import __version__, ids
 from uaihost.agents.registry import AgentRegistry
-from uaihost.blocking import Inline, Threads
+from uaihost.blocking import Threads
 from uaihost.channel.channel import Channels
 from uaihost.commands.adoption import Adoption
 from uaihost.commands.channel import ChannelCommands
@@ -45,6 +43,7 @@ from uaihost.link.endpoint import bridge_endpoint
 from uaihost.link.link import Hooks, Link, LinkState
 from uaihost.link.outbound import Outbound
 from uaihost.link.session import Greeting, Inbound, Session
+from uaihost.offline import DataLock
 from uaihost.paths import Folders, data_files
 from uaihost.state import outbox
 from uaihost.state import tasks as task_rows
@@ -62,26 +61,6 @@ log = Logger()
 ENGINE_THREADS = 4
 # File trees that are copied, removed or read at once.
 FILE_THREADS = 4
-
-
-class DataLock:
-    """One process for one data folder: two daemons on one database would each half believe it."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._descriptor)
-            raise HostError(
-                ErrorCode.CONFLICT,
-                f"another uaihost uses {path.parent}; stop it, or give this one a folder of its own with "
-                "UAI_DATA_DIR",
-            ) from None
-
-    def release(self) -> None:
-        os.close(self._descriptor)
 
 
 class Host(Service):
@@ -170,8 +149,7 @@ class Host(Service):
 
     async def _start(self) -> None:
         settings, folders, reactor = self._settings, self._folders, self._reactor
-        lock = DataLock(folders.lock)
-        self._undo.append(lock.release)
+        self._undo.append(DataLock(folders.lock).release)
         self._host_id = settings.host_id or _host_id(folders.root)
         engine_threads = self._threads("engine", ENGINE_THREADS)
         files = self._threads("files", FILE_THREADS)
@@ -181,55 +159,12 @@ class Host(Service):
         journal = EventJournal(self._database, reactor)
         docker_host = settings.docker_host or SYSTEM_SOCKET
         engine = DockerEngine(reactor, engine_threads, docker_host, self._host_id)
-        ports = PortTable()
         agents = AgentRegistry()
         channels = Channels(
             self._database, journal, engine, reactor, agents, files, folders.tasks, folders.transcripts
         )
-        uid, gid = owner()
-        workspaces = Workspaces(reactor, folders, files, uid, gid, settings.local_repositories)
-        self._exposed = Exposed(self._database, journal, reactor, ports)
-        tasks = Tasks(
-            self._database,
-            journal,
-            reactor,
-            files,
-            Surroundings(
-                workspaces=workspaces,
-                engine=engine,
-                images=task_images(reactor, self._threads("images", 1), settings),
-                readiness=Readiness(reactor, folders.run, running=lambda task_id: _runs(engine, task_id)),
-                channels=channels,
-                ports=ports,
-                folders=folders,
-                uid=uid,
-                gid=gid,
-                limits=Limits(settings.task_memory, settings.task_cpus, settings.task_pids),
-            ),
-            self._exposed,
-        )
-        self._dispatch = Dispatch(
-            registry(
-                tasks,
-                ChannelCommands(channels),
-                FileCommands(workspaces, Attachments(folders.tasks, files), files),
-            ),
-            self._database,
-            journal,
-            reactor,
-        )
-        secure = settings.cloud_url.startswith("wss:")
-        self._tunnels = TunnelTable(reactor, ports, scheme="https" if secure else "http")
+        self._compose(journal, engine, channels, files)
         self._undo.append(self._tunnels.stop)
-        self._adoption = Adoption(
-            self._database,
-            reactor,
-            engine,
-            tasks,
-            self._exposed,
-            self._dispatch.lanes,
-            lambda task_id: channels.resume([task_id]),
-        )
         self._link = self._make_link(agents, journal)
         self._undo.append(channels.stop)
         self._undo.append(self._adoption.stop)
@@ -241,6 +176,43 @@ class Host(Service):
         self._undo.append(self._hang_up)
         self._link.startService()
         self._listen()
+
+    def _compose(
+        self, journal: EventJournal, engine: DockerEngine, channels: Channels, files: Threads
+    ) -> None:
+        """What commands and tunnels need."""
+        settings, folders, reactor = self._settings, self._folders, self._reactor
+        uid, gid = owner()
+        ports = PortTable()
+        workspaces = Workspaces(reactor, folders, files, uid, gid, settings.local_repositories)
+        attachments = Attachments(folders.tasks, files)
+        self._exposed = Exposed(self._database, journal, reactor, ports)
+        around = Surroundings(
+            workspaces=workspaces,
+            engine=engine,
+            images=task_images(reactor, self._threads("images", 1), settings),
+            readiness=Readiness(reactor, folders.run, running=lambda task_id: _runs(engine, task_id)),
+            channels=channels,
+            ports=ports,
+            folders=folders,
+            uid=uid,
+            gid=gid,
+            limits=Limits(settings.task_memory, settings.task_cpus, settings.task_pids),
+        )
+        tasks = Tasks(self._database, journal, reactor, files, around, self._exposed)
+        surface = registry(tasks, ChannelCommands(channels), FileCommands(workspaces, attachments, files))
+        self._dispatch = Dispatch(surface, self._database, journal, reactor)
+        self._adoption = Adoption(
+            self._database,
+            reactor,
+            engine,
+            tasks,
+            self._exposed,
+            self._dispatch.lanes,
+            lambda task_id: channels.resume([task_id]),
+        )
+        secure = settings.cloud_url.startswith("wss:")
+        self._tunnels = TunnelTable(reactor, ports, scheme="https" if secure else "http")
 
     def _make_link(self, agents: AgentRegistry, journal: EventJournal) -> Link:
         settings = self._settings
@@ -369,34 +341,6 @@ async def prepare_images(reactor: Any, settings: Settings, on_progress: Callable
         return await task_images(reactor, threads, settings).ensure(on_progress)
     finally:
         threads.stop()
-
-
-class OfflineExposures:
-    """`expose` and `unexpose` while no daemon runs: on the database itself, under the daemon's lock."""
-
-    def __init__(self, folders: Folders, reactor: Any) -> None:
-        self._folders = folders
-        self._reactor = reactor
-
-    async def expose(self, task_id: str, ports: Mapping[str, int]) -> None:
-        """As `Host.expose`; bridges hear of it when the daemon runs."""
-        await self._run(lambda exposed: exposed.expose(task_id, ports))
-
-    async def unexpose(self, task_id: str) -> None:
-        """As `Host.unexpose`."""
-        await self._run(lambda exposed: exposed.unexpose(task_id))
-
-    async def _run(self, work: Callable[[Exposed], Any]) -> None:
-        lock = DataLock(self._folders.lock)
-        try:
-            database = await Database.open(self._folders.database, data_files("migrations"), Inline())
-            try:
-                journal = EventJournal(database, self._reactor)
-                await work(Exposed(database, journal, self._reactor, PortTable()))
-            finally:
-                await database.close()
-        finally:
-            lock.release()
 
 
 def _overview(connection: Any) -> tuple[list[dict[str, Any]], int]:

@@ -19,8 +19,8 @@ from urllib.parse import quote
 import click
 
 from uaihost import config
-from uaihost.app import OfflineExposures
 from uaihost.errors import ErrorCode, HostError
+from uaihost.offline import OfflineExposures
 from uaihost.paths import Folders
 
 T = TypeVar("T")

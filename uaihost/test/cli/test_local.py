@@ -8,9 +8,9 @@ from unittest.mock import patch
 from click.testing import CliRunner, Result
 from twisted.trial.unittest import SynchronousTestCase
 
-from uaihost.app import DataLock
 from uaihost.cli.local import expose, status, unexpose
 from uaihost.errors import ErrorCode, HostError
+from uaihost.offline import DataLock
 from uaihost.paths import Folders
 from uaihost.test.support import short_folder
 
