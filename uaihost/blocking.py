@@ -7,6 +7,8 @@ Every user gets its own `Threads` with its own cap, so that slow engine calls ne
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from threading import Thread
 from typing import ParamSpec, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -25,7 +27,7 @@ class Blocking(Protocol):
         """Run `function` outside the reactor thread; its result or its exception comes back."""
 
     def stop(self) -> None:
-        """Wait for what runs and end; later calls fail."""
+        """Take no more calls. What still runs is not waited for: whoever needs its end awaits the call."""
 
 
 class Threads:
@@ -37,6 +39,8 @@ class Threads:
     def __init__(self, reactor: IReactorFromThreads, name: str, limit: int) -> None:
         self._reactor = reactor
         self._pool = ThreadPool(minthreads=0, maxthreads=limit, name=name)
+        # An engine that does not answer must not keep the process from ending.
+        self._pool.threadFactory = partial(Thread, daemon=True)
         self._pool.start()
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -44,7 +48,11 @@ class Threads:
         return await done
 
     def stop(self) -> None:
-        self._pool.stop()
+        if self._pool.working:
+            # The pool's own stop waits, and this may be the reactor's thread.
+            Thread(target=self._pool.stop, daemon=True).start()
+        else:
+            self._pool.stop()
 
 
 class Inline:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import sys
+from threading import Event
 from typing import Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import Clock, deferLater
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from uaihost.blocking import Inline, Threads
@@ -61,6 +63,22 @@ class BlockingTests(TestCase):
             self.addCleanup(boundary.stop)
             with self.assertRaises(ZeroDivisionError):
                 await boundary.call(lambda: 1 // 0)
+
+    async def test_stopping_does_not_wait_for_what_runs(self) -> None:
+        threads = Threads(reactor, "test", 1)
+        begun, end = Event(), Event()
+
+        def work() -> str:
+            begun.set()
+            end.wait()
+            return "done"
+
+        running = ensureDeferred(threads.call(work))
+        await deferToThread(begun.wait)
+        threads.stop()
+        self.assertFalse(running.called)
+        end.set()
+        self.assertEqual(await running, "done")
 
     async def test_one_thread_keeps_the_order(self) -> None:
         threads = Threads(reactor, "test", 1)
