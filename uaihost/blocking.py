@@ -7,9 +7,8 @@ Every user gets its own `Threads` with its own cap, so that slow engine calls ne
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from threading import Thread
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
@@ -30,6 +29,13 @@ class Blocking(Protocol):
         """Take no more calls. What still runs is not waited for: whoever needs its end awaits the call."""
 
 
+class _Daemon(Thread):
+    """A thread that does not keep the process from ending: an engine may never answer."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "daemon": True})
+
+
 class Threads:
     """Blocking calls in a pool of their own.
 
@@ -39,8 +45,7 @@ class Threads:
     def __init__(self, reactor: IReactorFromThreads, name: str, limit: int) -> None:
         self._reactor = reactor
         self._pool = ThreadPool(minthreads=0, maxthreads=limit, name=name)
-        # An engine that does not answer must not keep the process from ending.
-        self._pool.threadFactory = partial(Thread, daemon=True)
+        self._pool.threadFactory = _Daemon
         self._pool.start()
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
