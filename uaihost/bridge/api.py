@@ -37,16 +37,15 @@ T = TypeVar("T")
 
 STATIC = Path(__file__).parent / "static"
 
-# The page's files and their types; nothing else of the folder is served.
-FILES = {
-    "index.html": "text/html; charset=utf-8",
-    "app.js": "text/javascript; charset=utf-8",
-    "chat.js": "text/javascript; charset=utf-8",
-    "diff.js": "text/javascript; charset=utf-8",
-    "dom.js": "text/javascript; charset=utf-8",
-    "style.css": "text/css; charset=utf-8",
-    "icon.svg": "image/svg+xml",
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
 }
+
+# The page's files by name, looked up once: no path of a request ever reaches the file system.
+FILES = {path.name: path for path in STATIC.iterdir() if path.suffix in _TYPES}
 
 # Events in one answer.
 PAGE = 1000
@@ -275,11 +274,11 @@ def error_answer(request: Request, status: int, code: str, message: str) -> byte
 
 def file(request: Request, name: str) -> bytes:
     """One of the page's files."""
-    kind = FILES.get(name)
-    if kind is None:
+    path = FILES.get(name)
+    if path is None:
         return error_answer(request, 404, "not_found", "there is no such file")
-    request.setHeader("Content-Type", kind)
-    return (STATIC / name).read_bytes()
+    request.setHeader("Content-Type", _TYPES[path.suffix])
+    return path.read_bytes()
 
 
 # ---- the guard before them
@@ -322,8 +321,7 @@ class Guarded(Resource):
         if isinstance(verdict, Refused):
             if verdict.login and request.method == b"GET":
                 request.setResponseCode(verdict.status)
-                request.setHeader("Content-Type", "text/html; charset=utf-8")
-                return (STATIC / "locked.html").read_bytes()
+                return file(request, "locked.html")
             return error_answer(request, verdict.status, verdict.code, verdict.message)
         rendered = self._inner.render(request)
         assert rendered is NOT_DONE_YET or isinstance(rendered, bytes)
