@@ -1,7 +1,7 @@
 // The page: what is shown where, and what changes it.
 
 import { get, listen, post } from "./api.js";
-import { BUSY, Channel } from "./channel.js";
+import { BUSY, Channel, FLEETING } from "./channel.js";
 import { Chat } from "./chat.js";
 import { Diff } from "./diff.js";
 import { el, icon } from "./dom.js";
@@ -68,7 +68,9 @@ function onTask(task) {
   else if (!shown.id) view?.refresh?.();
 }
 
-function onEvent(event, id) {
+function onEvent(event, lastId) {
+  // A browser repeats the last id with every event that has none of its own.
+  const id = FLEETING.has(event.type) ? 0 : lastId;
   const channel = channels.get(event.taskId);
   if (!channel) return;
   if (!channel.loaded) {
@@ -179,6 +181,8 @@ class Home {
     document.title = "uaihost";
     const there = state.hosts.some((host) => host.connected);
     const some = [...state.tasks.values()].some((task) => task.phase !== "gone");
+    // On a narrow page the list of tasks takes all the room, unless there is more to say.
+    document.body.toggleAttribute("data-blank", !there || !some);
     main.replaceChildren(el("section", { class: "page home" },
       el("h1", {}, some ? "Pick a task" : "Put an agent to work"),
       el("p", { class: "lead" }, some

@@ -96,3 +96,6 @@ export class Channel {
 }
 
 export const BUSY = new Set(["starting", "thinking", "tool", "awaiting-permission"]);
+
+// Events that are not stored: they have no number of their own.
+export const FLEETING = new Set(["channel.delta", "task.resources"]);

@@ -58,7 +58,7 @@ FILES = [
 ]
 
 
-class HostProtocol(WebSocketClientProtocol):  # type: ignore[misc]
+class HostProtocol(WebSocketClientProtocol):
     """The socket; everything it hears goes to the factory's `host`."""
 
     def onOpen(self) -> None:
@@ -107,7 +107,10 @@ class ScriptedHost:
         self.send(
             kind="host.capabilities",
             capabilities={
-                "agentKinds": [{"kind": "mock", "models": ["careful", "free"]}, {"kind": "claude", "models": []}],
+                "agentKinds": [
+                    {"kind": "mock", "models": ["careful", "free"]},
+                    {"kind": "claude", "models": []},
+                ],
                 "runtimes": [{"name": "python", "version": "3.11"}],
             },
         )
@@ -116,7 +119,7 @@ class ScriptedHost:
 
     async def dial(self) -> None:
         """The open socket, without a word."""
-        factory = WebSocketClientFactory(f"ws://127.0.0.1:{self.port}/host")
+        factory: Any = WebSocketClientFactory(f"ws://127.0.0.1:{self.port}/host")
         factory.protocol = HostProtocol
         factory.noisy = False
         factory.scripted = self
@@ -216,9 +219,9 @@ class ScriptedHost:
     def result(self, command_id: str, result: dict[str, Any]) -> None:
         self.send(kind="result", commandId=command_id, result=result)
 
-    def later(self, steps: float, do: Callable[[], object]) -> None:
+    def later(self, steps: float, do: Callable[..., object], *args: Any, **fields: Any) -> None:
         """`do` after some steps of the script."""
-        self.reactor.callLater(steps * self.pace, do)
+        self.reactor.callLater(steps * self.pace, do, *args, **fields)
 
     def _do_taskUp(self, command_id: str, up: dict[str, Any]) -> None:
         task_id = up["task"]["id"]
@@ -229,14 +232,16 @@ class ScriptedHost:
         if "missing" in url:
             message = f"the repository {url} does not exist or cannot be read; check the address"
             self.event("task.progress", task_id, step=steps[0][0], state="started")
-            self.later(1, lambda: self._fail_up(task_id, command_id, steps[0][0], message))
+            self.later(1, self._fail_up, task_id, command_id, steps[0][0], message)
             return
         for number, (step, took) in enumerate(steps):
-            self.later(2 * number, lambda s=step: self._progress(task_id, s, "started"))
-            self.later(2 * number + 1, lambda s=step, t=took: self._progress(task_id, s, "done", t))
+            self.later(2 * number, self._progress, task_id, step, "started")
+            self.later(2 * number + 1, self._progress, task_id, step, "done", took)
         ports = json.loads(up["projects"][0]["previewPorts"])
-        previews = [{"name": p["name"], "containerPort": p["port"], "hostPort": 40000 + p["port"]} for p in ports]
-        self.later(2 * len(steps), lambda: self._is_up(task_id, command_id, previews))
+        previews = [
+            {"name": p["name"], "containerPort": p["port"], "hostPort": 40000 + p["port"]} for p in ports
+        ]
+        self.later(2 * len(steps), self._is_up, task_id, command_id, previews)
 
     def _fail_up(self, task_id: str, command_id: str, step: str, message: str) -> None:
         self.event("task.progress", task_id, step=step, state="failed", message=message, elapsedMs=210)
@@ -244,7 +249,7 @@ class ScriptedHost:
         self.result(command_id, failed("clone_failed", message))
 
     def _progress(self, task_id: str, step: str, state: str, took: int | None = None) -> None:
-        fields = {} if took is None else {"elapsedMs": took}
+        fields: dict[str, Any] = {} if took is None else {"elapsedMs": took}
         self.event("task.progress", task_id, step=step, state=state, **fields)
 
     def _is_up(self, task_id: str, command_id: str, previews: list[dict[str, Any]]) -> None:
@@ -265,9 +270,9 @@ class ScriptedHost:
         self.result(command_id, {"ok": True, "value": {"messageId": command_id, "routedTo": ["mock"]}})
         self._activity(task_id, "thinking")
         if text.startswith("edit"):
-            self.later(1, lambda: self._ask(task_id, command_id))
+            self.later(1, self._ask, task_id, command_id)
         else:
-            self.later(1, lambda: self._answer(task_id, command_id, f"You said:\n\n> {text}\n\nAll done."))
+            self.later(1, self._answer, task_id, command_id, f"You said:\n\n> {text}\n\nAll done.")
 
     def _ask(self, task_id: str, command_id: str) -> None:
         request_id = f"req-{command_id[-6:]}"
@@ -287,24 +292,29 @@ class ScriptedHost:
         self, command_id: str, task_id: str, agent_id: str, request_id: str, decision: dict[str, str]
     ) -> None:
         kind = decision["kind"]
-        fields = {"agentId": agent_id, "requestId": request_id, "decision": kind, "by": "user"}
+        fields: dict[str, Any] = {
+            "agentId": agent_id,
+            "requestId": request_id,
+            "decision": kind,
+            "by": "user",
+        }
         self.event("permission.resolved", task_id, **fields)
         self.result(command_id, {"ok": True, "value": {}})
         asked = self._permissions.pop(request_id)
         if kind == "accept":
             self._activity(task_id, "tool", "edit index.html")
-            text = "I changed the heading of `index.html`:\n\n```html\n<h1>Welcome</h1>\n```\n\nReload the preview to see it."
+            text = "I changed the heading of `index.html`:\n\n```html\n<h1>Welcome</h1>\n```\n\nReload the preview."
         else:
             text = "Understood, I leave the file as it is."
-        self.later(1, lambda: self._answer(task_id, asked, text))
+        self.later(1, self._answer, task_id, asked, text)
 
     def _answer(self, task_id: str, command_id: str, text: str) -> None:
         message_id = f"answer-{command_id}"
         words = [word + " " for word in text.split(" ")]
         for number, word in enumerate(words):
             delta = {"messageId": message_id, "agentId": "mock", "text": word}
-            self.later(number / 3, lambda d=delta: self.event("channel.delta", task_id, True, **d))
-        self.later(len(words) / 3 + 1, lambda: self._answered(task_id, message_id, text))
+            self.later(number / 3, self.event, "channel.delta", task_id, True, **delta)
+        self.later(len(words) / 3 + 1, self._answered, task_id, message_id, text)
 
     def _answered(self, task_id: str, message_id: str, text: str) -> None:
         author = {"kind": "agent", "id": "mock", "label": "mock"}
@@ -313,7 +323,7 @@ class ScriptedHost:
         self._activity(task_id, "idle")
 
     def _activity(self, task_id: str, state: str, detail: str | None = None) -> None:
-        fields = {} if detail is None else {"detail": detail}
+        fields: dict[str, Any] = {} if detail is None else {"detail": detail}
         self.event("channel.activity", task_id, agentId="mock", state=state, **fields)
 
     def _do_channelInterrupt(self, command_id: str, task_id: str, agent_id: str) -> None:
@@ -321,7 +331,7 @@ class ScriptedHost:
         self.result(command_id, {"ok": True, "value": {}})
 
     def _do_taskStatus(self, command_id: str, task_id: str) -> None:
-        value = {"status": "running", "codeServerPort": None, "previewPorts": []}
+        value: dict[str, Any] = {"status": "running", "codeServerPort": None, "previewPorts": []}
         self.result(command_id, {"ok": True, "value": value})
 
     def _do_taskDiff(self, command_id: str, wanted: dict[str, Any]) -> None:
@@ -338,8 +348,8 @@ class ScriptedHost:
         task_id = wanted["taskId"]
         self.event("task.status", task_id, status="stopping")
         for number, step in enumerate(("channel", "save", "container", "remove")):
-            self.later(number, lambda s=step: self._progress(task_id, s, "done", 120))
-        self.later(4, lambda: self._is_down(task_id, command_id))
+            self.later(number, self._progress, task_id, step, "done", 120)
+        self.later(4, self._is_down, task_id, command_id)
 
     def _is_down(self, task_id: str, command_id: str) -> None:
         self.event("task.status", task_id, status="stopped")
