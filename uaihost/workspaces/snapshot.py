@@ -11,6 +11,9 @@ The repository borrows the mirror's objects and goes away with the task.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -30,6 +33,8 @@ MAX_NESTED = 100
 
 # Seconds for reading all changed files: enough for some GiB.
 _READ = 1800.0
+# Seconds: a file that changed this shortly before it was looked at can change again within the same second.
+_RACY = 2.0
 # The last head that could be read.
 _KNOWN = "refs/known-head"
 _NO_REFS = Refs(None, None, {}, ())
@@ -237,20 +242,25 @@ class Snapshots:
         cached = await self._git.run("ls-files", "--cached", "-z", git_dir=places.repo, index=index)
         names.update(set(indexed).difference(cached.out.split(b"\0")))
         large = await self._add(places, index, names, largest)
-        finished = await self._git.run("write-tree", git_dir=places.repo, index=index)
+        with _keeping_time(index):
+            finished = await self._git.run("write-tree", git_dir=places.repo, index=index)
         return finished.out.decode("ascii").strip(), {name: name in tracked for name in large}
 
     async def _read_head(self, places: Places, index: Path, head: str | None) -> None:
-        if head is None:
-            await self._git.run("read-tree", "--empty", git_dir=places.repo, index=index)
-        else:
-            await self._git.run(
-                "read-tree", "--reset", "-i", git_dir=places.repo, index=index, operands=[head]
-            )
+        """Bring the index to `head` and mark what the copy holds of it unchanged."""
+        with _keeping_time(index):
+            if head is None:
+                await self._git.run("read-tree", "--empty", git_dir=places.repo, index=index)
+            else:
+                await self._git.run(
+                    "read-tree", "--reset", "-i", git_dir=places.repo, index=index, operands=[head]
+                )
+            now = index.stat().st_mtime
         await self._git.run(
             "update-index", "-q", "--refresh", "--ignore-submodules",
             git_dir=places.repo, work_tree=places.copy, index=index, fine=(0, 1),
         )  # fmt: skip
+        _set_time(index, now - _RACY)
 
     async def _untracked(self, places: Places, index: Path) -> list[bytes]:
         """Files that are neither tracked nor ignored; those of repositories inside the copy are among them.
@@ -300,11 +310,34 @@ class Snapshots:
     async def _update_index(self, places: Places, index: Path, gone: set[bytes], staged: list[bytes]) -> None:
         """Removals first: a link can stand where a folder of removed files was."""
         for option, chosen in (("--force-remove", gone), ("--add", staged)):
-            await self._git.run(
-                "update-index", option, "--replace", "-z", "--stdin",
-                git_dir=places.repo, work_tree=places.stage, index=index,
-                stdin=b"".join(name + b"\0" for name in chosen), timeout=_READ,
-            )  # fmt: skip
+            with _keeping_time(index):
+                await self._git.run(
+                    "update-index", option, "--replace", "-z", "--stdin",
+                    git_dir=places.repo, work_tree=places.stage, index=index,
+                    stdin=b"".join(name + b"\0" for name in chosen), timeout=_READ,
+                )  # fmt: skip
+
+
+@contextmanager
+def _keeping_time(index: Path) -> Iterator[None]:
+    """The index keeps its time, whoever writes it.
+
+    git takes a file for unchanged when its times, in whole seconds, and its size are those in the index, but
+    reads it again when the index is not younger than the file. While it writes the index it marks the files
+    that this would miss, and for that it must see the work tree. Most of the writers here do not see it, so
+    the index may only be given the time of a moment up to which every file was looked at.
+    """
+    time = index.stat().st_mtime if index.exists() else 1.0
+    try:
+        yield
+    finally:
+        _set_time(index, time)
+
+
+def _set_time(index: Path, time: float) -> None:
+    # Never 0: git reads that as an index without a time, and then trusts it.
+    with suppress(FileNotFoundError):
+        os.utime(index, (max(time, 1.0), max(time, 1.0)))
 
 
 def _write_refs(refs: Refs, places: Places) -> None:

@@ -279,6 +279,18 @@ class DiffTests(WorkspacesCase):
         (copy / "run.bat").write_bytes(b"a\r\nc\r\n")
         self.assertEqual((await self.changes())["run.bat"]["hunks"], "@@ -1,2 +1,2 @@\n a\n-b\n+c\n")
 
+    async def test_a_change_in_the_second_of_a_look_is_seen(self) -> None:
+        """git compares whole seconds: what was just written must be read again, whoever wrote the index."""
+        copy = await self.prepared()
+        page = next(path for path in copy.iterdir() if path.is_file())
+        content = page.read_bytes()
+        page.write_bytes(content)
+        self.assertEqual(await self.changes(), {})
+        (index,) = self.tasks.glob("*/git/*/repo.git/index")
+        self.assertLessEqual(int(index.stat().st_mtime), int(page.stat().st_mtime))
+        page.write_bytes(content.swapcase())
+        self.assertEqual(list(await self.changes()), [page.name])
+
     async def test_no_such_copy(self) -> None:
         with self.assertRaises(HostError) as caught:
             await self.changes()
