@@ -1,6 +1,6 @@
 // The page: what is shown where, and what changes it.
 
-import { get, listen, post } from "./api.js";
+import { get, listen, post, sentence } from "./api.js";
 import { BUSY, Channel, FLEETING } from "./channel.js";
 import { Chat } from "./chat.js";
 import { Diff } from "./diff.js";
@@ -273,13 +273,13 @@ class TaskView {
       el("div", { class: "where" }, task.branch ? [el("span", { class: "branch", title: "Branch" }, task.branch), el("span", { class: "dim repo", title: task.repoUrl }, task.repoUrl)] : el("span", { class: "dim" }, "made with uaihost expose")),
       el("div", { class: "links" }, task.previews.map((preview) => tell(preview.url, preview.name)), task.editorUrl ? tell(task.editorUrl, "Editor") : null,
         task.exposed || task.phase === "gone" ? null : el("button", { class: "small danger", onclick: () => this.askDown() }, "Take down")),
-      task.exposed ? "" : el("nav", { class: "tabs", "aria-label": "Parts of the task" }, tab("", "Chat"), task.phase === "gone" ? "" : tab("changes", "Changes")));
+      task.exposed ? "" : el("nav", { class: "tabs", "aria-label": "Parts of the task" }, tab("", "Chat"), ["prompt", "ready"].includes(task.phase) ? tab("changes", "Changes") : ""));
     const host = hostOf(task);
     this.notice.replaceChildren(
       !there && task.phase !== "gone" ? el("p", { class: "notice warn", role: "status" }, el("span", {}, `The host${host ? ` ${shortId(host.id)}` : ""} is not connected. Start its service (`, el("code", {}, "uaihost up"), "); the task goes on from where it is.")) : "",
-      task.phase === "failed" ? el("div", { class: "notice bad", role: "alert" }, el("span", {}, task.message || "The task failed."), el("button", { class: "small", onclick: (event) => this.retry(event.target) }, icon("reload"), "Try again")) : "",
+      task.phase === "failed" ? el("div", { class: "notice bad", role: "alert" }, el("span", {}, sentence(task.message || "The task failed")), el("button", { class: "small", onclick: (event) => this.retry(event.target) }, icon("reload"), "Try again")) : "",
       task.phase === "ready" && task.status === "stopped" ? el("p", { class: "notice warn" }, "The container of this task has ended. Its work is kept; take the task down to save it.") : "",
-      task.phase === "ready" && task.status !== "failed" && task.message ? el("p", { class: "notice warn" }, task.message) : "",
+      task.phase === "ready" && task.status !== "failed" && task.message ? el("p", { class: "notice warn" }, sentence(task.message)) : "",
       this.kept ?? "");
     this.chat?.about(task, there);
   }

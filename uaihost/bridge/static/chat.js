@@ -100,14 +100,19 @@ export class Chat {
       step.state === "done" ? icon("check") : step.state === "failed" ? icon("cross") : el("span", { class: "spinner" }),
       el("span", { class: "step-name" }, step.name, el("span", { class: "unseen" }, ` ${STATE_WORD[step.state] ?? step.state}`)),
       el("span", { class: "dim" }, step.state === "started" ? step.message : duration(step.took)),
-      step.state === "failed" && step.message ? el("span", { class: "step-why" }, step.message) : null,
+      step.state === "failed" && step.message && !this.said(step.message) ? el("span", { class: "step-why" }, step.message) : null,
     ));
-    const told = entry.steps.some((step) => step.state === "failed" && step.message === entry.message);
+    const told = this.said(entry.message) || entry.steps.some((step) => step.state === "failed" && step.message === entry.message);
     const open = old ? old.open : entry.state !== "done";
     return el("details", { class: `card steps ${entry.state}`, open: entry.state === "done" && old?.dataset.state !== "done" ? false : open, "data-state": entry.state },
       el("summary", {}, title, entry.state === "running" ? null : el("span", { class: "dim" }, duration(entry.took))),
       rows.length ? el("ol", {}, rows) : null,
       failed && entry.message && !told ? el("p", { class: "problem" }, entry.message) : null);
+  }
+
+  // Whether the notice above the chat says it already.
+  said(message) {
+    return this.task.phase === "failed" && this.task.message === message;
   }
 
   ask(entry) {

@@ -303,7 +303,7 @@ class ScriptedHost:
         asked = self._permissions.pop(request_id)
         if kind == "accept":
             self._activity(task_id, "tool", "edit index.html")
-            text = "I changed the heading of `index.html`:\n\n```html\n<h1>Welcome</h1>\n```\n\nReload the preview."
+            text = "I changed the heading of `index.html`:\n\n```html\n<h1>Welcome</h1>\n```\n\nLook at it."
         else:
             text = "Understood, I leave the file as it is."
         self.later(1, self._answer, task_id, asked, text)
