@@ -157,7 +157,7 @@ class Host(Service):
         self._database = await Database.open(folders.database, data_files("migrations"), database_thread)
         self._undo.append(self._database.close)
         journal = EventJournal(self._database, reactor)
-        docker_host = settings.docker_host or SYSTEM_SOCKET
+        docker_host = engine_address(settings)
         engine = DockerEngine(reactor, engine_threads, docker_host, self._host_id)
         agents = AgentRegistry()
         channels = Channels(
@@ -318,9 +318,19 @@ class Host(Service):
         return threads
 
 
+def engine_address(settings: Settings) -> str:
+    """The engine to use: the one that is set, else the machine's, else the one that `uaihost up` started."""
+    if settings.docker_host:
+        return settings.docker_host
+    own = Folders(settings.data_dir).engine / "docker.sock"
+    if own.exists() and not Path(SYSTEM_SOCKET.removeprefix("unix://")).exists():
+        return f"unix://{own}"
+    return SYSTEM_SOCKET
+
+
 def task_images(reactor: Any, blocking: Threads, settings: Settings) -> Images:
     """Who builds the task image under these settings."""
-    docker_host = settings.docker_host or SYSTEM_SOCKET
+    docker_host = engine_address(settings)
     uid, gid = owner()
     return Images(
         reactor,

@@ -219,7 +219,7 @@ SETTINGS = (
         "DOCKER_HOST",
         "The container engine",
         "`unix:///path`, `tcp://host:port` or `http(s)://host:port`",
-        "`unix:///var/run/docker.sock`",
+        "`unix:///var/run/docker.sock`; where there is none, the engine that `uaihost up` started",
         _engine,
     ),
     Setting(
