@@ -59,7 +59,13 @@ class BridgeClient:
 
     def preview(self, task_id: str, name: str, path: str = "/") -> tuple[int, str]:
         """Status and text of a page of a task's preview, through the tunnel."""
-        host = f"{task_id}-{name}.preview.localhost"
+        return self._page(f"{task_id}-{name}.preview.localhost", path)
+
+    def editor(self, task_id: str, path: str = "/") -> tuple[int, str]:
+        """Status and text of a page of a task's editor, through the tunnel."""
+        return self._page(f"{task_id}.editor.localhost", path)
+
+    def _page(self, host: str, path: str) -> tuple[int, str]:
         status, text = self._request(host, "GET", path, None, {}, 30)
         return status, text.decode(errors="replace")
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -103,10 +103,13 @@ class ChannelCase(TestCase):
         return found[-1].pid
 
     def agent_pid(self) -> int:
-        listed = subprocess.run(
-            ["pgrep", "-P", str(self.keeper_pid())], capture_output=True, text=True, check=True
-        )
-        return int(listed.stdout.split()[0])
+        parent = str(self.keeper_pid())
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                # The name in parentheses may hold anything (proc(5)).
+                if stat.read_text().rpartition(")")[2].split()[1] == parent:
+                    return int(stat.parent.name)
+        raise AssertionError("the keeper has no agent")
 
 
 class ConversationTests(ChannelCase):

@@ -215,7 +215,7 @@ class Commands(PeerTestCase):
         """Without a container engine a task cannot start; the answer says so and the host goes on."""
         await self.host()
         texts = ("id", "ownerUserId", "hostId", "name", "slug", "branch", "status")
-        task = dict.fromkeys(texts, "t") | {"agents": []}
+        task: dict[str, object] = {**dict.fromkeys(texts, "t"), "agents": []}
         result = await self.peer.command("up", "taskUp", {"task": task, "projects": []})
         self.assertEqual((result["ok"], result["code"]), (False, "unavailable"))
         self.assertIn("engine", result["message"])

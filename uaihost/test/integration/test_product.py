@@ -105,11 +105,13 @@ class ProductTests(TestCase):
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         bridge = await self.product()
         port = await self.serve(b"exposed")
-        done = await deferToThread(self.daemons.command, "expose", "--task", "private", f"web={port}")
+        words = ["expose", "--task", "private", f"web={port}", f"editor={await self.serve(b'an editor')}"]
+        done = await deferToThread(self.daemons.command, *words)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         await deferToThread(
             wait_for, "the page", lambda: bridge.preview("private", "web") == (200, "exposed") or None, 30
         )
+        self.assertEqual(await deferToThread(bridge.editor, "private"), (200, "an editor"))
         status = await deferToThread(self.daemons.command, "status")
         self.assertIn("private", status.stdout)
         self.assertIn("early", status.stdout)
@@ -156,9 +158,7 @@ class ProductTests(TestCase):
 
     def check_kept(self, saved: dict[str, Any]) -> None:
         repository = saved["repository"]
-        subprocess.run(
-            ["git", "-C", repository, "rev-parse", "--verify", "-q", "refs/heads/shop"], check=True
-        )
+        subprocess.run(["git", "-C", repository, "show-ref", "--verify", "-q", "refs/heads/shop"], check=True)
         page = subprocess.run(
             ["git", "-C", repository, "show", f"refs/heads/{saved['wip']}:index.html"],
             check=True,
