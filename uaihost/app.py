@@ -14,10 +14,8 @@ from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from uaihost import __version__, ids
 from uaihost.agents.registry import AgentRegistry
@@ -45,6 +43,7 @@ from uaihost.link.outbound import Outbound
 from uaihost.link.session import Greeting, Inbound, Session
 from uaihost.offline import DataLock
 from uaihost.paths import Folders, data_files
+from uaihost.staged import StagedService
 from uaihost.state import outbox
 from uaihost.state import tasks as task_rows
 from uaihost.state.database import Database
@@ -63,7 +62,7 @@ ENGINE_THREADS = 4
 FILE_THREADS = 4
 
 
-class Host(Service):
+class Host(StagedService):
     """The whole host.
 
     settings: must hold a token. on_fatal: told why the host cannot go on; the process then ends.
@@ -71,50 +70,16 @@ class Host(Service):
 
     name = "host"
 
-    def __init__(self, reactor: Any, settings: Settings, *, on_fatal: Callable[[str], None]) -> None:
+    def __init__(self, reactor: Any, settings: Settings, *, on_fatal: Callable[[str], object]) -> None:
+        super().__init__("the host", on_fatal)
         self._reactor = reactor
         self._settings = settings
-        self._on_fatal = on_fatal
         self._folders = Folders(settings.data_dir)
-        self._starting: Deferred[None] | None = None
-        self._failure: HostError | None = None
         self._connected: Deferred[None] = Deferred()
-        # What stopService undoes, the last first.
-        self._undo: list[Callable[[], Any]] = []
-
-    def startService(self) -> None:
-        super().startService()
-        self._starting = Deferred.fromCoroutine(self._start())
-        self._starting.addErrback(self._failed)
-
-    async def started(self) -> None:
-        """Returns once the link dials.
-
-        Raises:
-            HostError: the host could not start.
-        """
-        assert self._starting is not None
-        waiting: Deferred[None] = Deferred()
-        self._starting.addCallback(lambda _: waiting.callback(None))
-        await waiting
-        if self._failure is not None:
-            raise self._failure
 
     async def connected(self) -> None:
         """Returns once a bridge has been reached for the first time."""
         await self._connected
-
-    async def stopService(self) -> None:
-        super().stopService()
-        if self._starting is not None and not self._starting.called:
-            self._starting.cancel()
-        while self._undo:
-            try:
-                done = self._undo.pop()()
-                if done is not None:
-                    await done
-            except Exception:
-                log.failure("a part of the host did not stop in order")
 
     # web.site.Daemon
 
@@ -147,15 +112,15 @@ class Host(Service):
 
     # start
 
-    async def _start(self) -> None:
+    async def begin(self) -> None:
         settings, folders, reactor = self._settings, self._folders, self._reactor
-        self._undo.append(DataLock(folders.lock).release)
+        self.undo.append(DataLock(folders.lock).release)
         self._host_id = settings.host_id or _host_id(folders.root)
         engine_threads = self._threads("engine", ENGINE_THREADS)
         files = self._threads("files", FILE_THREADS)
         database_thread = self._threads("database", 1)
         self._database = await Database.open(folders.database, data_files("migrations"), database_thread)
-        self._undo.append(self._database.close)
+        self.undo.append(self._database.close)
         journal = EventJournal(self._database, reactor)
         docker_host = engine_address(settings)
         engine = DockerEngine(reactor, engine_threads, docker_host, self._host_id)
@@ -164,16 +129,16 @@ class Host(Service):
             self._database, journal, engine, reactor, agents, files, folders.tasks, folders.transcripts
         )
         self._compose(journal, engine, channels, files)
-        self._undo.append(self._tunnels.stop)
+        self.undo.append(self._tunnels.stop)
         self._link = self._make_link(agents, journal)
-        self._undo.append(channels.stop)
-        self._undo.append(self._adoption.stop)
+        self.undo.append(channels.stop)
+        self.undo.append(self._adoption.stop)
         await self._exposed.restore()
         # Before any command: a word that waited at the bridge must find its channel open.
         await channels.resume(await self._database.run(_running))
         await self._dispatch.recover()
         self._adoption.start()
-        self._undo.append(self._hang_up)
+        self.undo.append(self._hang_up)
         self._link.startService()
         self._listen()
 
@@ -276,7 +241,7 @@ class Host(Service):
             session.send(frames.EventFrame(event))
 
     def _rejected(self, reason: str) -> None:
-        self._on_fatal(
+        self.on_fatal(
             f"the bridge refused this host: {reason}; check UAI_HOST_TOKEN and the bridge's address"
         )
 
@@ -293,7 +258,7 @@ class Host(Service):
         except Exception:
             log.failure("the local status pages could not be started; the host goes on without them")
             return
-        self._undo.append(listeners.stopService)
+        self.undo.append(listeners.stopService)
 
     # stop
 
@@ -302,19 +267,9 @@ class Host(Service):
         await self._link.drain()
         await self._link.stopService()
 
-    def _failed(self, failure: Failure) -> None:
-        if failure.check(CancelledError):
-            return  # Stopped while starting.
-        error = failure.value
-        if not isinstance(error, HostError):
-            log.failure("the host could not start", failure)
-            error = HostError(ErrorCode.INTERNAL, f"the host could not start: {error}")
-        self._failure = error
-        self._on_fatal(error.message)
-
     def _threads(self, name: str, limit: int) -> Threads:
         threads = Threads(self._reactor, name, limit)
-        self._undo.append(threads.stop)
+        self.undo.append(threads.stop)
         return threads
 
 

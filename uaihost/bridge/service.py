@@ -5,16 +5,13 @@ from __future__ import annotations
 import ipaddress
 import os
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import attrs
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from uaihost.blocking import Threads
 from uaihost.bridge.api import Api, site_of
@@ -29,6 +26,7 @@ from uaihost.bridge.tasks import Tasks
 from uaihost.errors import ErrorCode, HostError
 from uaihost.link.protocol import ServerSocketFactory
 from uaihost.paths import Folders, data_files
+from uaihost.staged import StagedService
 from uaihost.state.database import Database
 
 log = Logger()
@@ -51,91 +49,45 @@ class BridgeSettings:
     key: str = attrs.field(repr=False)
 
 
-class Bridge(Service):
+class Bridge(StagedService):
     """A self-hosted bridge on one port.
 
-    on_fatal: told when it cannot start; without it the log has to do. port: known once `started()` returned.
+    on_fatal: told when it cannot start. port: known once `started()` returned.
     """
+
+    name = "bridge"
 
     def __init__(
         self, reactor: Any, settings: BridgeSettings, on_fatal: Callable[[str], object] | None = None
     ) -> None:
+        super().__init__("the bridge", on_fatal or _log)
         self._reactor = reactor
         self._settings = settings
         self._folders = Folders(settings.data)
-        self._on_fatal = on_fatal
-        self._starting: Deferred[None] | None = None
-        self._failure: Exception | None = None
-        # What undoes each step of the start, in the order of the steps.
-        self._undo: list[Callable[[], Awaitable[object] | None]] = []
         self.port = 0
 
-    def startService(self) -> None:
-        super().startService()
-        self._starting = Deferred.fromCoroutine(self._start())
-        self._starting.addErrback(self._failed)
-
-    async def started(self) -> None:
-        """Returns once it listens.
-
-        Raises:
-            HostError: it cannot; the sentence says what to do.
-        """
-        assert self._starting is not None, "started() follows startService()"
-        waiting: Deferred[None] = Deferred()
-        self._starting.addCallback(lambda _: waiting.callback(None))
-        await waiting
-        if self._failure is not None:
-            raise self._failure
-
-    async def stopService(self) -> None:
-        super().stopService()
-        if self._starting is not None and not self._starting.called:
-            self._starting.cancel()
-        while self._undo:
-            try:
-                done = self._undo.pop()()
-                if done is not None:
-                    await done
-            except Exception:
-                log.failure("a part of the bridge did not stop in order")
-
-    def _failed(self, failure: Failure) -> None:
-        error = failure.value
-        if not self.running and not isinstance(error, HostError):
-            return  # Stopped while it started.
-        self._failure = error if isinstance(error, Exception) else RuntimeError(str(error))
-        if not isinstance(error, HostError):
-            log.failure("the bridge cannot start", failure)
-        reason = (
-            error.message if isinstance(error, HostError) else "a defect of the bridge; its log says more"
-        )
-        log.error("the bridge cannot start: {reason}", reason=reason)
-        if self._on_fatal is not None:
-            self._on_fatal(f"the bridge cannot start: {reason}")
-
-    async def _start(self) -> None:
+    async def begin(self) -> None:
         settings, clock = self._settings, self._reactor
         front = Front(clock)
         # Before anything else, so that of two bridges on one folder the second leaves its files alone.
         listening = self._listen(front)
-        self._undo.append(listening.stopListening)
+        self.undo.append(listening.stopListening)
         # Whoever connects waits in the kernel's queue until everything is there.
         listening.stopReading()
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         threads = Threads(clock, "bridge-database", 1)
-        self._undo.append(threads.stop)
+        self.undo.append(threads.stop)
         database = await Database.open(
             self._folders.bridge_database, data_files("migrations") / "bridge", threads
         )
-        self._undo.append(database.close)
+        self.undo.append(database.close)
         self.port = listening.getHost().port
         front.kinds = await self._compose(database)
-        self._undo.append(lambda: front.drop().addTimeout(GOODBYE, clock, lambda *_: None))
-        self._undo.append(lambda: self._hosts.shut(1001, "bridge shutting down"))
+        self.undo.append(lambda: front.drop().addTimeout(GOODBYE, clock, lambda *_: None))
+        self.undo.append(lambda: self._hosts.shut(1001, "bridge shutting down"))
         _write(self._folders.bridge_port, f"{self.port}\n")
-        self._undo.append(lambda: self._folders.bridge_port.unlink(missing_ok=True))
-        self._undo.append(listening.stopReading)
+        self.undo.append(lambda: self._folders.bridge_port.unlink(missing_ok=True))
+        self.undo.append(listening.stopReading)
         listening.startReading()
         log.info("the bridge listens on {bind}:{port}", bind=settings.bind, port=self.port)
 
@@ -165,7 +117,7 @@ class Bridge(Service):
         except CannotListenError as error:
             raise HostError(
                 ErrorCode.UNAVAILABLE,
-                f"the bridge cannot listen on {settings.bind}:{settings.port}: {error.socketError}; end what "
+                f"it cannot listen on {settings.bind}:{settings.port}: {error.socketError}; end what "
                 "uses that port, or choose another one with UAI_HOST_BRIDGE_PORT",
             ) from None
 
@@ -198,6 +150,10 @@ def own_names(bind: str) -> frozenset[str]:
     if address.is_unspecified or address.is_loopback:
         return frozenset()
     return frozenset({f"[{address}]" if address.version == 6 else str(address)})
+
+
+def _log(reason: str) -> None:
+    log.error("{reason}", reason=reason)
 
 
 def _write(path: Path, text: str) -> None:
