@@ -22,6 +22,7 @@ from uaihost.bridge.calls import Calls
 from uaihost.bridge.feed import Feed, News
 from uaihost.bridge.store import HostRecord
 from uaihost.bridge.tunnels import Reading, TunnelTable
+from uaihost.errors import HostError
 from uaihost.interfaces import Store
 from uaihost.link import compression
 from uaihost.link.heartbeat import Silence
@@ -295,7 +296,11 @@ def spawn(work: Any, what: str) -> Deferred[None]:
     """Run a coroutine beside; a failure is logged as `what`."""
 
     def failed(failure: Failure) -> None:
-        log.failure(what, failure)
+        if isinstance(failure.value, HostError):
+            # No defect: the disk is full, or the bridge is stopping.
+            log.warn("{what}: {why}", what=what, why=failure.value.message)
+        else:
+            log.failure("{what}", failure, what=what)
 
     done: Deferred[None] = Deferred.fromCoroutine(work).addErrback(failed)
     return done

@@ -122,7 +122,7 @@ class BrowserConnection(TwistedProtocol):
                 self._begin(event)
             elif isinstance(event, h11.Data) and self._tunnel is not None:
                 self._tunnel.write(bytes(event.data))
-            elif isinstance(event, h11.EndOfMessage) and self._tunnel is not None:
+            elif isinstance(event, h11.EndOfMessage) and self._tunnel is not None and not self._upgrade:
                 self._tunnel.end_request()
             elif isinstance(event, h11.ConnectionClosed):
                 self._lose()

@@ -387,7 +387,7 @@ class StreamTests(ApiCase):
 
     def comments(self) -> list[Any]:
         """The streams' timers."""
-        calls: list[Any] = self.clock.getDelayedCalls()
+        calls: Any = self.clock.getDelayedCalls()
         return [call for call in calls if call.func.__name__ == "_comment"]
 
     def test_a_listener_that_does_not_read_is_dropped(self) -> None:

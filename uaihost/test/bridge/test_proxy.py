@@ -306,6 +306,8 @@ class UpgradeTests(ProxyCase):
         self.open()
         opened = self.outlet().sent[0]
         self.assertTrue(opened["upgrade"])
+        # A raw stream has no request that could end.
+        self.assertEqual(self.outlet().kinds(), ["tunnel.open"])
         self.assertEqual(
             [name for name, _ in opened["reqLine"]["headers"]],
             ["Host", "Connection", "Upgrade", "Sec-WebSocket-Extensions", "Origin"],

@@ -122,6 +122,10 @@ class ScriptedHost:
         factory: Any = WebSocketClientFactory(f"ws://127.0.0.1:{self.port}/host")
         factory.protocol = HostProtocol
         factory.noisy = False
+        # Autobahn's own timers would outlive a test.
+        factory.setProtocolOptions(
+            openHandshakeTimeout=0, closeHandshakeTimeout=0, serverConnectionDropTimeout=0
+        )
         factory.scripted = self
         self.gone = Deferred()
         self._opened: Deferred[None] = Deferred()
@@ -153,11 +157,14 @@ class ScriptedHost:
     # ---- saying and hearing
 
     def send(self, **frame: Any) -> None:
-        if self.socket is not None:
+        if self.is_open():
             self.socket.sendMessage(json.dumps(frame).encode(), False)
 
+    def is_open(self) -> bool:
+        return self.socket is not None and self.socket.state == self.socket.STATE_OPEN
+
     def send_bytes(self, data: bytes) -> None:
-        if self.socket is not None:
+        if self.is_open():
             self.socket.sendMessage(data, True)
 
     def event(self, kind: str, task_id: str, fleeting: bool = False, **fields: Any) -> None:
