@@ -92,10 +92,6 @@ class Hosts:
         """Whether it is there now."""
         return host_id in self._sessions
 
-    def known(self, host_id: str) -> bool:
-        """Whether it was ever there."""
-        return host_id in self._known
-
     def connected_ids(self) -> list[str]:
         """The hosts that are there now."""
         return sorted(self._sessions)

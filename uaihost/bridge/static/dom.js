@@ -22,7 +22,6 @@ const PATHS = {
   check: "M5 13l4 4L19 7",
   cross: "M6 6l12 12M18 6L6 18",
   reload: "M19 12a7 7 0 1 1-2-5M19 4v4h-4",
-  dots: "M5 12h.01M12 12h.01M19 12h.01",
 };
 
 export function icon(name) {
