@@ -1,4 +1,4 @@
-"""What a person asks for when opening a task, checked, and the argument of taskUp made from it. Pure.
+"""What a person asks for when opening a task, checked, and the arguments of taskUp and channelEnsure. Pure.
 
 The host judges repository and branch; here is only judged what the bridge itself makes of the words.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import msgspec
 
@@ -15,6 +16,9 @@ from uaihost.wire.inputs import Agent, BadArgs, Port, Project, Task, TaskUp, por
 
 # A bridge with accounts will put the person here.
 OWNER = "owner"
+
+# Where every task's container has its work copies.
+WORKSPACE = "/workspace"
 
 # The preview that a task gets when nothing is said.
 DEFAULT_PORTS = [Port("web", 3000)]
@@ -94,6 +98,19 @@ def task_up(new: NewTask, task_id: str, host_id: str, kinds: list[str]) -> TaskU
             )
         ],
     )
+
+
+def channel_of(spec: dict[str, Any], status: str) -> dict[str, Any]:
+    """The argument of channelEnsure for the task that `spec`, the argument of its taskUp, brought up."""
+    task = spec["task"]
+    return {
+        "taskId": task["id"],
+        "agents": task["agents"],
+        "projects": [{key: one[key] for key in ("slug", "defaultPrompt")} for one in spec["projects"]],
+        "branch": task["branch"],
+        "workspacePath": WORKSPACE,
+        "status": status,
+    }
 
 
 def slug(text: str) -> str:

@@ -20,7 +20,7 @@ from uaihost.bridge.calls import LATE, Calls, object_of, within
 from uaihost.bridge.feed import Feed, News
 from uaihost.bridge.hosts import Hosts, spawn
 from uaihost.bridge.names import KnownTask, editor_host, preview_host
-from uaihost.bridge.new_task import NewTask, task_up
+from uaihost.bridge.new_task import NewTask, channel_of, task_up
 from uaihost.bridge.store import Phase, TaskRecord
 from uaihost.errors import ErrorCode, HostError
 from uaihost.ids import new_id
@@ -249,7 +249,9 @@ class Tasks:
             if self._at(task_id, "up"):
                 await self._up(task_id)
             if self._at(task_id, "channel"):
-                await self._step(task_id, "channelEnsure", self._channel_of(self.get(task_id)))
+                record = self.get(task_id)
+                assert record.spec is not None
+                await self._step(task_id, "channelEnsure", [channel_of(record.spec, record.status)])
                 await self._move(task_id, "channel", "prompt")
             if self._at(task_id, "prompt"):
                 prompt = self.get(task_id).prompt
@@ -271,20 +273,6 @@ class Tasks:
             previews=[p for p in previews if isinstance(p, dict)] if isinstance(previews, list) else [],
             has_editor=isinstance(value.get("codeServerPort"), int),
         )
-
-    def _channel_of(self, record: TaskRecord) -> list[Any]:
-        assert record.spec is not None
-        task, projects = record.spec["task"], record.spec["projects"]
-        return [
-            {
-                "taskId": record.id,
-                "agents": task["agents"],
-                "projects": [{key: p[key] for key in ("slug", "defaultPrompt")} for p in projects],
-                "branch": task["branch"],
-                "workspacePath": "/workspace",
-                "status": record.status,
-            }
-        ]
 
     async def _step(self, task_id: str, name: str, args: list[Any]) -> Any:
         """A command of the way: the one that an earlier run of the bridge sent, or a new one."""

@@ -148,8 +148,12 @@ export class Chat {
 
   // What agents do, and whether somebody can write.
   about(task = this.task, hostThere = this.hostThere ?? true) {
+    const turned = task.phase !== this.task.phase;
     this.task = task;
     this.hostThere = hostThere;
+    if (turned) {
+      for (const entry of this.channel.entries.values()) if (entry.kind === "steps") this.entry(entry.key, false);
+    }
     const rows = [...this.channel.agents].filter(([, agent]) => agent.state !== "idle").map(([id, agent]) => el("div", { class: `agent ${agent.state}` },
       BUSY.has(agent.state) && agent.state !== "awaiting-permission" ? el("span", { class: "pulse", "aria-hidden": "true" }) : el("span", { class: "dot", "aria-hidden": "true" }),
       el("span", {}, el("strong", {}, id), ` ${DOING[agent.state] ?? agent.state}`, agent.detail ? el("span", { class: "dim" }, ` · ${agent.detail}`) : null),

@@ -131,5 +131,5 @@ export function noHost(state) {
     el("p", {}, known.length
       ? `${known.join(", ")} was here before. Tasks run there; start its service again, and this page goes on by itself.`
       : "Tasks run on a host: a machine with a container engine. Start one, and this page goes on by itself."),
-    el("pre", { tabindex: "0" }, "# bridge and host on this machine\nuaihost up\n\n# a host alone, with UAI_HOST_TOKEN set\ntwistd -n uaihost"));
+    el("pre", { tabindex: "0" }, "# bridge and host on this machine\nuaihost up\n\n# a host alone (UAI_HOST_TOKEN set)\ntwistd -n uaihost"));
 }
