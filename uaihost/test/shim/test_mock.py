@@ -25,6 +25,9 @@ class MockCase(TestCase):
         self.agent = self.start()
 
     def start(self, *options: str) -> subprocess.Popen[str]:
+        """A fresh agent; the one before it ends, since two would share one session file."""
+        if hasattr(self, "agent"):
+            self.finish(self.agent)
         agent = subprocess.Popen(
             [sys.executable, str(SHIM / "mock.py"), "--state", str(self.folder / "session.json"), *options],
             cwd=self.work,
@@ -38,7 +41,8 @@ class MockCase(TestCase):
 
     def finish(self, agent: subprocess.Popen[str]) -> None:
         agent.kill()
-        agent.communicate(timeout=PATIENCE)
+        if agent.stdin is not None and not agent.stdin.closed:
+            agent.communicate(timeout=PATIENCE)
 
     def send(self, kind: str, **fields: Any) -> None:
         assert self.agent.stdin is not None
@@ -193,7 +197,6 @@ class SessionTests(MockCase):
         session = self.until("session")[-1]
         self.assertEqual((session["resumed"], session["messages"]), (False, 0))
         self.turn("say one")
-        self.finish(self.agent)
         self.agent = self.start("--resume", session["session"])
         self.send("start", session=session["session"], instructions="")
         again = self.until("session")[-1]
