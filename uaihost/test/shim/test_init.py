@@ -135,7 +135,7 @@ class ProcessTests(SynchronousTestCase):
         self.project("plain")
         child = self.start()
         self.assertEqual(self.heard(), [{"state": "ready", "failed": []}])
-        self.assertLess(self.end(child), 2)
+        self.assertLess(self.end(child), 5)
 
     def test_setup_runs_once_and_post_start_at_every_start(self) -> None:
         folder = self.project(
