@@ -193,7 +193,7 @@ SETTINGS = (
     Setting(
         "ui_port",
         "UAI_HOST_UI_PORT",
-        "Where the local status pages listen on 127.0.0.1; the next free port is used when it is taken",
+        "Where the local status (JSON) listens on 127.0.0.1; one of the next 20 ports when it is taken",
         "1 to 65535",
         str(DEFAULT_UI_PORT),
         _port,

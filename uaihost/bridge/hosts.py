@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from uaihost.bridge import store
 from uaihost.bridge.calls import Calls
-from uaihost.bridge.feed import Feed, News
+from uaihost.bridge.feed import Feed, News, shown
 from uaihost.bridge.store import HostRecord
 from uaihost.bridge.tunnels import Reading, TunnelTable
 from uaihost.errors import HostError
@@ -124,12 +124,12 @@ class Hosts:
         """A session proved to be this host: it takes the place of an earlier one."""
         earlier = self._sessions.get(host_id)
         if earlier is not None:
-            log.info("host {host} connected again; its earlier connection ends", host=host_id)
+            log.info("host {host} connected again; its earlier connection ends", host=shown(host_id))
             earlier.end(REPLACED, "replaced by a newer connection of this host")
         self._sessions[host_id] = session
         record = self._known.get(host_id) or HostRecord(host_id, {}, 0)
         self._remember(attrs.evolve(record, seen_at=self._now()))
-        log.info("host {host} connected", host=host_id)
+        log.info("host {host} connected", host=shown(host_id))
         self.calls.connected(host_id, session.send)
 
     def left(self, session: HostSession, host_id: str) -> None:
@@ -138,7 +138,7 @@ class Hosts:
             del self._sessions[host_id]
             self.calls.disconnected(host_id)
             self._remember(attrs.evolve(self._known[host_id], seen_at=self._now()))
-            log.info("host {host} disconnected", host=host_id)
+            log.info("host {host} disconnected", host=shown(host_id))
 
     def described(self, host_id: str, capabilities: frames.Capabilities) -> None:
         """Its capabilities arrived."""
@@ -204,7 +204,7 @@ class HostSession:
         if self._host_id is None:
             self._authenticate(frame)
         elif isinstance(frame, BadFrame):
-            log.warn("a frame of host {host} was dropped: {why}", host=self._host_id, why=frame.why)
+            log.warn("a frame of host {host} was dropped: {why}", host=shown(self._host_id), why=frame.why)
         else:
             self._take(self._host_id, frame)
 
@@ -256,7 +256,9 @@ class HostSession:
             self._hosts.described(host_id, frame.capabilities)
         else:
             kind = frame.__struct_config__.tag
-            log.warn("a frame of host {host} was dropped: {kind} is not expected", host=host_id, kind=kind)
+            log.warn(
+                "a frame of host {host} was dropped: {kind} is not expected", host=shown(host_id), kind=kind
+            )
 
     def _pong(self, _: None, ts: int | float) -> None:
         self.send(codec.encode(frames.Pong(ts)))

@@ -35,7 +35,7 @@ Write = Callable[[Connection], object]
 
 HELP = """@id addresses one agent or several; without it the agent you spoke with last hears you.
 /status: what each agent does    /interrupt [@id]: stop a turn    /restart @id: start an agent anew
-/retry-gh: try GitHub again      /help: this text"""
+/help: this text"""
 
 
 @attrs.define

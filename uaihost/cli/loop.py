@@ -23,7 +23,7 @@ def run_until_signalled(
 ) -> None:
     """Run `start`; at SIGINT or SIGTERM, or when `start` fails, run `stop` and return.
 
-    Warnings and worse are shown on standard error, everything goes to `log_file`.
+    Errors are shown on standard error, everything goes to `log_file`.
 
     Raises:
         HostError: what `start` failed with.

@@ -30,3 +30,7 @@ def main() -> None:
     except HostError as error:
         click.echo(f"uaihost: {error.message}", err=True)
         sys.exit(1)
+    except OSError as error:
+        # A data folder that cannot be made or written, most of the time.
+        click.echo(f"uaihost: {error}; UAI_DATA_DIR names another data folder", err=True)
+        sys.exit(1)

@@ -17,7 +17,9 @@ from uaihost.cli.local import settings
 from uaihost.cli.loop import run_until_signalled
 from uaihost.cli.progress import Steps
 from uaihost.config import Settings
+from uaihost.containers.client import answers
 from uaihost.containers.setup import EngineHandle, find_or_start_engine, stop_engine
+from uaihost.errors import ErrorCode, HostError
 from uaihost.exits import Exits
 from uaihost.paths import Folders
 
@@ -30,6 +32,12 @@ def up(port: int | None) -> None:
     wanted = settings()
     if port is not None:
         wanted = attrs.evolve(wanted, bridge_port=port)
+    if wanted.docker_host and not answers(wanted.docker_host):
+        raise HostError(
+            ErrorCode.UNAVAILABLE,
+            f"no container engine answers at {wanted.docker_host}; start it, or leave DOCKER_HOST out and "
+            "one is found or started",
+        )
     folders = Folders(wanted.data_dir)
     folders.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     product = Product(wanted, folders, Steps(console), console)
@@ -55,7 +63,9 @@ class Product:
         """Bring everything up, showing each step."""
         self._reactor = reactor
         with self._steps.step("container engine") as step:
-            self._engine = await find_or_start_engine(reactor, self._folders.engine, step.say)
+            self._engine = await find_or_start_engine(
+                reactor, self._folders.engine, step.say, self._environment()
+            )
             step.result = self._engine.docker_host
         token = local_token(self._folders.host_token)
         home = Path.home()
@@ -93,6 +103,11 @@ class Product:
             await service.stopService()
         if self._engine is not None:
             await stop_engine(self._reactor, self._engine)
+
+    def _environment(self) -> dict[str, str]:
+        """The environment with the engine's address, wherever that was set."""
+        given = self._settings.docker_host
+        return {**os.environ, "DOCKER_HOST": given} if given else dict(os.environ)
 
     async def _begin(self, service: Any) -> None:
         self._services.append(service)

@@ -202,13 +202,6 @@ def dequeue(db: Connection, task_id: str, agent_id: str, position: int) -> None:
     )
 
 
-def queue_length(db: Connection, task_id: str, agent_id: str) -> int:
-    (count,) = db.execute(
-        "SELECT COUNT(*) FROM channel_queue WHERE task_id = ? AND agent_id = ?", (task_id, agent_id)
-    ).fetchone()
-    return int(count)
-
-
 def add_line(db: Connection, task_id: str, agent_id: str, row: LineRow) -> None:
     _insert(db, "channel_lines", {"task_id": task_id, "agent_id": agent_id, **attrs.asdict(row)})
 
