@@ -87,6 +87,39 @@ class Outlet(Protocol):
     def unregisterProducer(self) -> None:
         """It is not paused or resumed any more."""
 
+    def hint(self, gains: bool | None) -> None:
+        """Whether the bytes that follow are worth compressing; None, as at first: to be found out."""
+
+    def credit(self, size: int) -> None:
+        """mux.1: the other end takes `size` more bytes of this tunnel."""
+
+
+class LinkOutput(Protocol):
+    """The sending side of the socket, the same at both ends (link.outbound)."""
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds to the other end and back, what waits on the way included, smoothed; None: not known yet."""
+
+    def control(self, payload: bytes, compress: bool = False) -> None:
+        """A text message before anything of the tunnels; in order among its like."""
+
+    def outlet(self, tunnel_id: str) -> Outlet:
+        """A tunnel of revision 1: `frame` takes text messages, `write` puts `tunnel.data` before its bytes."""
+
+    def stream(self, number: int) -> Outlet:
+        """A tunnel of mux.1: `frame` and `finish` take frames of wire.mux, `write` makes DATA frames.
+
+        At first wire.mux.TUNNEL_WINDOW bytes may be written out, then what `credit` permits; what has no
+        credit waits, and its producer is paused as when the socket is slow.
+        """
+
+    def urgent(self, frame: bytes) -> None:
+        """A frame of wire.mux before anything that waits in outlets: CREDIT and RESET."""
+
+    def credit(self, size: int) -> None:
+        """mux.1: the other end takes `size` more bytes of all tunnels together."""
+
 
 class LinkInput(Protocol):
     """The reading side of the socket to the bridge (link.session)."""
