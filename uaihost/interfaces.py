@@ -99,13 +99,13 @@ class LinkOutput(Protocol):
 
     @property
     def round_trip(self) -> float | None:
-        """Seconds to the other end and back, what waits on the way included, smoothed; None: not known yet."""
+        """Seconds to the other end and back, what waits on the way included, smoothed; None: not known."""
 
     def control(self, payload: bytes, compress: bool = False) -> None:
         """A text message before anything of the tunnels; in order among its like."""
 
     def outlet(self, tunnel_id: str) -> Outlet:
-        """A tunnel of revision 1: `frame` takes text messages, `write` puts `tunnel.data` before its bytes."""
+        """A tunnel of revision 1: `frame` takes text, `write` puts `tunnel.data` before its bytes."""
 
     def stream(self, number: int) -> Outlet:
         """A tunnel of mux.1: `frame` and `finish` take frames of wire.mux, `write` makes DATA frames.
