@@ -1,4 +1,4 @@
-// A bridge to try a host against: docs/protocol.md, revision 1, with the WebSocket library `ws`.
+// A bridge to try a host against: docs/protocol.md, revision 1 and mux.1, with the WebSocket library `ws`.
 //
 // It owns the far end of the socket and nothing else; a test drives it. Each line on standard input is
 // {"id": n, "do": name, ...arguments}, answered by {"id": n, "value": ...} or {"id": n, "error": text}.
@@ -11,6 +11,8 @@ import { createHash, randomFillSync } from "node:crypto";
 import { createServer } from "node:http";
 import { createInterface } from "node:readline";
 import { WebSocketServer } from "ws";
+import { frame as muxFrame } from "./frames.mjs";
+import { FEATURE, Mux } from "./mux.mjs";
 
 const HANDSHAKES = ["accept", "refuse", "ignore"];
 
@@ -19,6 +21,7 @@ const policy = {
   status: 503,
   pongs: true,
   reject: null, // {code, reason}: close when the `auth` frame comes
+  features: [], // of those that a host offers, what `bridge.hello` names
 };
 
 let count = 0; // of connections so far
@@ -52,6 +55,22 @@ class Tunnel {
     if (this.keep === "stream") report("data", { tunnelId: this.id, base64: data.toString("base64") });
   }
 
+  // What it does as the user of a tunnel of mux.1; its id is that tunnel's number.
+  heard(number) {
+    this.id = number;
+    return {
+      head: (head) => report("head", { tunnel: number, head }),
+      data: (data) => this.take(data),
+      end: (trailers) => this.finish("end", { tunnel: number, trailers }),
+      reset: (code, reason) => this.finish("reset", { tunnel: number, code, reason }),
+    };
+  }
+
+  finish(event, fields) {
+    this.closed = true;
+    report(event, { ...fields, ...this.summary() });
+  }
+
   summary() {
     const fields = { bytes: this.bytes, pieces: this.pieces };
     if (this.closed) fields.sha256 = this.hash.copy().digest("hex");
@@ -70,6 +89,8 @@ class Link {
     this.tunnels = new Map();
     this.due = null; // the tunnel whose bytes the next message must hold
     this.frames = 0;
+    this.mux = null; // once it was agreed on
+    this.streams = new Map(); // the tunnels of mux.1 by number
     ws.on("message", (data, binary) => (binary ? this.bytes(data) : this.frame(data.toString("utf8"))));
     ws.on("close", (code, reason) => {
       if (link === this) link = null;
@@ -85,8 +106,9 @@ class Link {
   bytes(data) {
     const tunnel = this.due;
     this.due = null;
-    if (!tunnel) this.violation(`${data.length} bytes that belong to no tunnel`);
-    else tunnel.take(data);
+    if (tunnel) tunnel.take(data);
+    else if (this.mux) this.mux.message(data);
+    else this.violation(`${data.length} bytes that belong to no tunnel`);
   }
 
   frame(text) {
@@ -105,6 +127,30 @@ class Link {
     report("frame", { link: this.number, frame });
     if (frame.kind === "auth" && policy.reject) this.ws.close(policy.reject.code, policy.reject.reason);
     if (frame.kind === "ping" && policy.pongs) this.send({ kind: "pong", ts: frame.ts });
+    if (frame.kind === "host.capabilities") this.greet(frame.capabilities?.features ?? []);
+  }
+
+  greet(offered) {
+    const features = policy.features.filter((feature) => offered.includes(feature));
+    if (!features.length || this.mux) return;
+    this.send({ kind: "bridge.hello", features });
+    if (!features.includes(FEATURE)) return;
+    this.mux = new Mux({
+      send: (message) => new Promise((done) => this.ws.send(message, { binary: true }, done)),
+      close: (code, reason) => this.ws.close(code, reason),
+      violation: (what) => this.violation(what),
+    });
+    let asked = performance.now();
+    this.ws.on("pong", () => {
+      this.mux.roundTrip = performance.now() - asked;
+    });
+    const ask = () => {
+      asked = performance.now();
+      this.ws.ping();
+    };
+    const timer = setInterval(ask, 1000);
+    this.ws.on("close", () => clearInterval(timer));
+    ask();
   }
 
   tunnelFrame(frame) {
@@ -176,6 +222,24 @@ function known(tunnelId) {
   return tunnel;
 }
 
+function stream(tunnel) {
+  const found = open().mux?.tunnels.get(tunnel);
+  if (!found) throw new Error(`no tunnel ${tunnel} of mux.1 is open`);
+  return found;
+}
+
+// `bytes` of noise in pieces of `size` by `write`, as fast as they are taken; their digest.
+async function noise(bytes, size, write) {
+  const piece = randomFillSync(Buffer.alloc(size));
+  const hash = createHash("sha256");
+  for (let left = bytes; left > 0; left -= size) {
+    const part = piece.subarray(0, Math.min(size, left));
+    hash.update(part);
+    await write(part);
+  }
+  return { sha256: hash.digest("hex") };
+}
+
 const controls = {
   // Any part of `policy`; it counts from the next handshake or frame on.
   policy(values) {
@@ -214,19 +278,65 @@ const controls = {
   // `bytes` of noise in pieces of `size`, as fast as the host reads them; the answer has their digest.
   async flood({ tunnelId, bytes, size }) {
     const here = open();
-    const noise = randomFillSync(Buffer.alloc(size));
-    const hash = createHash("sha256");
-    for (let left = bytes; left > 0; left -= size) {
-      const piece = noise.subarray(0, Math.min(size, left));
-      hash.update(piece);
-      await here.sendBytes(tunnelId, piece, false);
-    }
-    return { sha256: hash.digest("hex") };
+    return noise(bytes, size, (piece) => here.sendBytes(tunnelId, piece, false));
   },
 
   // How far a tunnel has come.
   tunnel({ tunnelId }) {
     return known(tunnelId).summary();
+  },
+
+  // ---- mux.1: tunnels by number
+
+  // OPEN with these fields, and END with it if the request is `whole`; `number`: not the next one. With
+  // `reading` false what comes is not taken, and no credit given for it, until `muxRead`.
+  muxOpen({ fields, keep = "count", whole = false, reading = true, number }) {
+    const { mux, streams } = open();
+    const taken = number ?? mux.highest + 1;
+    const tunnel = new Tunnel(taken, keep);
+    streams.set(taken, tunnel);
+    mux.open(fields, tunnel.heard(taken), { whole, number: taken }).reading = reading;
+    return { tunnel: taken };
+  },
+
+  // `force`: whatever the windows say.
+  async muxData({ tunnel, base64, force = false }) {
+    await stream(tunnel).write(Buffer.from(base64, "base64"), force);
+  },
+  muxFlood({ tunnel, bytes, size, force = false }) {
+    const { mux } = open();
+    return noise(bytes, size, (piece) => mux.tunnels.get(tunnel)?.write(piece, force));
+  },
+  async muxEnd({ tunnel }) {
+    await stream(tunnel).end();
+  },
+  muxReset({ tunnel, code, reason = "" }) {
+    stream(tunnel).reset(code, reason);
+  },
+  muxRead({ tunnel, reading }) {
+    stream(tunnel).read(reading);
+  },
+
+  // One frame, verbatim, whatever it is.
+  muxFrame({ type, tunnel, base64 = "" }) {
+    open().mux.post(muxFrame(type, tunnel, Buffer.from(base64, "base64")));
+  },
+
+  // What a tunnel has received and which of its windows are left.
+  muxTunnel({ tunnel }) {
+    const { mux, streams } = open();
+    const live = mux.tunnels.get(tunnel);
+    const windows = live && { permitted: live.permitted, window: live.window.size, waiting: live.waiting };
+    return { ...streams.get(tunnel).summary(), over: !live, ...windows };
+  },
+
+  // The link's own; `giving` false: its credit is not given back any more.
+  muxLink({ giving = true } = {}) {
+    const { mux } = open();
+    mux.giving = giving;
+    mux.giveBack();
+    const { permitted, window, held, counts, tunnels } = mux;
+    return { permitted, window: window.size, held, open: tunnels.size, ...counts };
   },
 
   // Stop and start reading from the host's socket.

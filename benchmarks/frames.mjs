@@ -1,0 +1,1 @@
+../uaihost/test/peer/frames.mjs
