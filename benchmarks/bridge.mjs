@@ -7,21 +7,17 @@
 // a host that does not offer mux.1 gets anyway. compress: uploads and echoes are compressed as `ws` does it of
 // itself, everything above its threshold; without it they are sent as they are, so that what is measured is
 // not this end's deflate.
-//
-// Orders come as JSON lines on standard input, {"do": name, ...}; each is answered by one line, in order.
-// Seconds are of this process's own clock.
+// BRIDGE_ADDRESS: where it listens, 127.0.0.1 unless given.
 
 import { createServer } from "node:http";
 import { performance } from "node:perf_hooks";
-import { createInterface } from "node:readline";
-import { randomFillSync } from "node:crypto";
 import { WebSocketServer } from "ws";
+import { measures } from "./measures.mjs";
 import { FEATURE, Mux } from "./mux.mjs";
+import { obey } from "./orders.mjs";
 
 const WORDS = process.argv.slice(2);
 const TASK = "bench";
-const HEADERS = [["Host", "web.preview.example"], ["Accept", "*/*"]];
-const UPGRADE = [...HEADERS, ["Connection", "Upgrade"], ["Upgrade", "echo"]];
 
 let socket = null;
 let ws = null;
@@ -29,8 +25,13 @@ let arrived = null;
 let due = null;
 let next = 0;
 let mux = null; // once the host has said that it speaks it
+let left = null;
+let losses = 0;
 const tunnels = new Map();
+const commands = new Map();
+const pings = new Map();
 const connected = new Promise((done) => (arrived = done));
+const lost = new Promise((done) => (left = done));
 
 // ---- the host's socket --------------------------------------------------------------------------------
 
@@ -56,14 +57,18 @@ sockets.on("connection", (opened, request) => {
       frame(JSON.parse(data));
     }
   });
-  ws.on("close", (code) => {
-    process.stderr.write(`the host closed: ${code}\n`);
-    process.exit(1);
+  ws.on("pong", (word) => answered(pings, word.toString()));
+  ws.on("error", (error) => process.stderr.write(`the host's socket: ${error.message}\n`));
+  ws.on("close", (code, reason) => {
+    process.stderr.write(`the host closed: ${code} ${reason}\n`);
+    losses += 1;
+    left();
   });
 });
 
 function frame(message) {
   if (message.kind === "ping") return send({ kind: "pong", ts: message.ts });
+  if (message.kind === "result") return answered(commands, message.commandId, message.result);
   if (message.kind === "host.capabilities") return greet(message.capabilities.features ?? []);
   const tunnel = tunnels.get(message.tunnelId);
   if (message.kind === "tunnel.data") due = tunnel;
@@ -96,20 +101,11 @@ function greet(features) {
 }
 
 // The round trip, by which windows grow.
-function follow() {
-  let sent = null;
-  const ask = () => {
-    if (sent !== null) return;
-    sent = performance.now();
-    ws.ping();
-  };
-  ws.on("pong", () => {
-    if (sent === null) return;
-    mux.roundTrip = performance.now() - sent;
-    sent = null;
-  });
-  ask();
-  setInterval(ask, 500).unref();
+async function follow() {
+  const began = performance.now();
+  await ping();
+  mux.roundTrip = performance.now() - began;
+  setTimeout(follow, 500).unref();
 }
 
 // ---- one request --------------------------------------------------------------------------------------
@@ -164,113 +160,37 @@ function openStream(tunnel, fields, whole) {
   return tunnel;
 }
 
-async function get(name, url, data) {
-  const tunnel = open(name, "GET", url, HEADERS, false, data, true);
-  await tunnel.acked;
-  await tunnel.closed;
+// ---- commands and pings -------------------------------------------------------------------------------
+
+// The answer to a command; waits for ever when none comes.
+function command(name, args) {
+  const commandId = `c${next++}`;
+  send({ kind: "command", commandId, command: name, args });
+  return new Promise((done) => commands.set(commandId, done));
 }
 
-// ---- the measures -------------------------------------------------------------------------------------
+// A ping of RFC 6455, which the host's WebSocket answers.
+function ping() {
+  const word = `p${next++}`;
+  ws.ping(word);
+  return new Promise((done) => pings.set(word, done));
+}
 
-const measures = {
+function answered(waiting, word, value) {
+  waiting.get(word)?.(value);
+  waiting.delete(word);
+}
+
+const link = {
+  open,
+  command,
+  ping,
+  lost,
+  losses: () => losses,
+  wire: () => socket.bytesRead,
   ready: () => connected.then(() => ({ extensions: ws.extensions, mux: mux !== null })),
-
-  // One download after the other until `seconds` have passed.
-  async download({ name, url, seconds }) {
-    const began = performance.now();
-    const before = socket.bytesRead;
-    let bytes = 0;
-    let elapsed = 0;
-    while (elapsed < seconds) {
-      await get(name, url, (data) => (bytes += data.length));
-      elapsed = (performance.now() - began) / 1000;
-    }
-    return { bytes, seconds: elapsed, wire: socket.bytesRead - before };
-  },
-
-  async upload({ name, url, bytes, seconds }) {
-    const piece = randomFillSync(Buffer.alloc(64 << 10));
-    const began = performance.now();
-    let sent = 0;
-    let elapsed = 0;
-    while (elapsed < seconds) {
-      const headers = [...HEADERS, ["Content-Length", String(bytes)]];
-      const tunnel = open(name, "POST", url, headers, false, () => {});
-      for (let left = bytes; left > 0; left -= piece.length) {
-        await tunnel.write(piece.subarray(0, Math.min(left, piece.length)));
-      }
-      tunnel.end();
-      await tunnel.acked;
-      await tunnel.closed;
-      sent += bytes;
-      elapsed = (performance.now() - began) / 1000;
-    }
-    return { bytes: sent, seconds: elapsed };
-  },
-
-  async requests({ name, url, parallel, seconds }) {
-    const began = performance.now();
-    let count = 0;
-    const client = async () => {
-      while (performance.now() - began < seconds * 1000) {
-        await get(name, url, () => {});
-        count += 1;
-      }
-    };
-    await Promise.all(Array.from({ length: parallel }, client));
-    return { count, seconds: (performance.now() - began) / 1000 };
-  },
-
-  // Round trips in milliseconds of `size`-byte messages sent every `interval` ms, `loads` downloads beside.
-  // Sent by the clock, not by the answer: a stall delays every message behind it and is counted so.
-  async echo({ name, url, size, interval, seconds, loads, loadName, loadUrl }) {
-    let running = true;
-    const began = performance.now();
-    let loaded = 0;
-    const load = async () => {
-      while (running) await get(loadName, loadUrl, (data) => (loaded += data.length));
-    };
-    const downloads = Array.from({ length: loads }, load);
-    const sent = [];
-    const times = [];
-    let got = 0;
-    let complete;
-    const all = new Promise((done) => (complete = done));
-    const total = Math.floor((seconds * 1000) / interval);
-    const tunnel = open(name, "GET", url, UPGRADE, true, (data) => {
-      const now = performance.now();
-      got += data.length;
-      while (times.length < Math.floor(got / size)) times.push(now - sent[times.length]);
-      if (times.length === total) complete();
-    });
-    await tunnel.acked;
-    const message = Buffer.alloc(size, "x");
-    const first = performance.now() + interval;
-    const timer = setInterval(() => {
-      while (sent.length < total && performance.now() >= first + sent.length * interval) {
-        sent.push(first + sent.length * interval);
-        tunnel.write(message);
-      }
-      if (sent.length === total) clearInterval(timer);
-    }, 1);
-    await all;
-    running = false;
-    const elapsed = (performance.now() - began) / 1000;
-    tunnel.stop();
-    await Promise.all([tunnel.closed, ...downloads]);
-    return { times, loaded, seconds: elapsed };
-  },
 };
 
-createInterface({ input: process.stdin })
-  .on("line", async (line) => {
-    const order = JSON.parse(line);
-    try {
-      process.stdout.write(JSON.stringify({ value: await measures[order.do](order) }) + "\n");
-    } catch (error) {
-      process.stdout.write(JSON.stringify({ error: String(error.stack ?? error) }) + "\n");
-    }
-  })
-  .on("close", () => process.exit(0));
-
-server.listen(0, "127.0.0.1", () => process.stdout.write(JSON.stringify({ port: server.address().port }) + "\n"));
+server.listen(0, process.env.BRIDGE_ADDRESS ?? "127.0.0.1", () =>
+  obey(measures(link), { port: server.address().port }, lost),
+);

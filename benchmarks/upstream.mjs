@@ -8,7 +8,13 @@ import { createServer } from "node:http";
 import { basename, join } from "node:path";
 
 const folder = process.argv[2];
-const TYPES = { js: "application/javascript", bin: "application/octet-stream", txt: "text/plain" };
+const TYPES = {
+  js: "application/javascript",
+  html: "text/html",
+  json: "application/json",
+  bin: "application/octet-stream",
+  txt: "text/plain",
+};
 
 const server = createServer((request, response) => {
   if (request.method === "POST") {
