@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from benchmarks.processes import Process, free_port
+from benchmarks.processes import Broken, Process, free_port
 from benchmarks.servers import Servers
 from uaihost.test.integration.node import node
 
@@ -137,7 +137,9 @@ def _start_uaihost(
     env = env | {"UAI_DATA_DIR": str(data)}
     ports = [f"{name}={port}" for name, port in servers.ports.items()]
     words = [str(BIN / "uaihost"), "expose", "--task", TASK, *ports]
-    subprocess.run(words, env=os.environ | env, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(words, env=os.environ | env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Broken(f"{' '.join(words)}: {done.stderr[-2000:]}")
     words = [*prefix, str(BIN / "twistd"), "-n", "--pidfile=", "uaihost"]
     return Process(words, data / "host.log", cwd=data, env=env)
 

@@ -153,8 +153,8 @@ export function measures(link) {
     // Round trips of echoes every `interval` ms with `loads` downloads beside, and of commands and pings
     // every `control` ms. `drain`: wait until what the downloads left on the way is through.
     async echo({ name, url, size, interval, seconds, loads, loadName, loadUrl, control, drain = true }) {
-      const downloads = Array.from({ length: loads }, () => load(loadName, loadUrl));
       const { tunnel, ask } = await echoing(name, url, size);
+      const downloads = Array.from({ length: loads }, () => load(loadName, loadUrl));
       const began = performance.now();
       const before = downloads.reduce((sum, { bytes }) => sum + bytes, 0);
       const asked = link.command && control;
