@@ -94,14 +94,14 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def write(document: Path, text: str) -> None:
+def write(document: Path, text: str, begin: str = BEGIN, end: str = END) -> None:
     """Put `text` between the document's two marks; the rest of it stays.
 
     Raises:
         ValueError: it has not each mark once, in order.
     """
-    before, begin, rest = document.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in after or END in after:
-        raise ValueError(f"{document} has to hold the lines {BEGIN!r} and {END!r}, once and in this order")
-    document.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    before, first, rest = document.read_text().partition(begin)
+    _, second, after = rest.partition(end)
+    if not first or not second or begin in after or end in after:
+        raise ValueError(f"{document} has to hold the lines {begin!r} and {end!r}, once and in this order")
+    document.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
