@@ -1,5 +1,5 @@
 # What a person types. `make up` and `make test` set up all they need.
-.PHONY: up demo setup test lint unit integration browser bench coverage clean
+.PHONY: up demo setup test lint unit integration browser bench profile coverage clean
 
 up: setup            ## set everything up and run bridge, host and page; prints the page's link
 	@exec .venv/bin/uaihost up
@@ -16,8 +16,12 @@ test: setup          ## every test
 lint unit integration browser: setup
 	@.venv/bin/python scripts/test $@
 
+# REFERENCE=DIR adds the reference host; BENCH holds more options, as in BENCH="--only upload --rounds 1".
 bench: setup         ## the tunnel's figures; see benchmarks/README.md
-	@.venv/bin/python benchmarks/tunnel.py
+	@.venv/bin/python -m benchmarks $(if $(REFERENCE),--reference $(REFERENCE)) $(BENCH)
+
+profile: setup       ## where the host's time goes; see benchmarks/README.md
+	@.venv/bin/python -m benchmarks.profiling $(PROFILE)
 
 coverage: setup      ## lines and branches that the unit tests reach
 	@.venv/bin/python -m coverage run -m twisted.trial --temp-directory .cache/trial-coverage $$(.venv/bin/python scripts/test --list unit) && .venv/bin/python -m coverage report

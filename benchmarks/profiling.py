@@ -32,6 +32,9 @@ _RATE = 250
 # Functions that a table names.
 _SHOWN = 15
 
+# Whose files are named by their path.
+_PACKAGES = ("uaihost", "twisted", "autobahn")
+
 # Stacks seen more rarely are left out of what is kept: this part of all samples.
 _RARE = 0.0005
 
@@ -73,14 +76,9 @@ def short(frame: str) -> str:
     name, _, place = frame.partition(" (")
     place = re.sub(r":\d+\)?$", "", place).rstrip(")")
     parts = place.split("/")
-    for package in ("uaihost", "twisted", "autobahn"):
-        if package in parts:
-            # The last one: a checkout's folder may have the name too.
-            start = len(parts) - 1 - parts[::-1].index(package)
-            parts = parts[start:]
-            break
-    else:
-        parts = parts[-1:]
+    # The last of these names: a checkout's folder may have one too.
+    starts = [number for number, part in enumerate(parts) if part in _PACKAGES]
+    parts = parts[starts[-1] if starts else -1 :]
     return f"{name} ({'/'.join(parts)})" if place else name
 
 
