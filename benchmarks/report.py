@@ -37,7 +37,8 @@ def _machine(found: dict[str, Any]) -> str:
     machine = found["machine"]
     lines = [
         f"Machine: {machine['cpu']}, {machine['cores']} cores shared by host, bridge, clients and servers "
-        f"(load {machine['load']} before), Linux {machine['kernel']}, Python {machine['python']}; "
+        f"(load {machine['load']} before), Linux {machine['kernel']} with {machine['congestion control']}, "
+        f"Python {machine['python']}; "
         f"static server {found['static server']}; {found['rounds']} rounds, {machine['date']}, "
         f"revision {machine['revision']}.",
         *(f"The slow link as plain TCP finds it, {name}: {text}." for name, text in _links(found)),

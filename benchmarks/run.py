@@ -174,6 +174,7 @@ def machine() -> dict[str, Any]:
         "cpu": next(models, "unknown"),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),
+        "congestion control": slowlink.congestion(),
         "kernel": platform.release().split("-")[0],
         "python": platform.python_version(),
         "revision": revision.stdout.strip(),

@@ -38,6 +38,11 @@ def missing() -> str | None:
     return None
 
 
+def congestion() -> str:
+    """The congestion control of TCP at both ends: the machine's own."""
+    return Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
+
+
 class SlowLink:
     """place: where a lane over the link runs."""
 

@@ -76,7 +76,7 @@ class ReportTests(SynchronousTestCase):
         }
         return report.report(
             {
-                "machine": machine | {"date": "d", "revision": "r"},
+                "machine": machine | {"date": "d", "revision": "r", "congestion control": "bbr"},
                 "static server": "nginx",
                 "rounds": 3,
                 "left out": ["the slow link (a reason)"],
