@@ -38,6 +38,7 @@ setup(
         "click>=8.2",
         "docker>=7.2",
         "h11>=0.16",
+        "isal>=1.9",
         "klein>=24.8",
         "msgspec>=0.22",
         "python-ulid>=4",

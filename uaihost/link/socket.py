@@ -17,6 +17,8 @@ from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from uaihost.link.compression import Deflate
+
 log = Logger()
 
 # Bytes read from the kernel at once, and written to the transport before it pauses its producer: Twisted has
@@ -85,19 +87,42 @@ class MessageSocket(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignor
     _receiver: Receiver | None = None
     _closing: tuple[int, str] | None = None
     _deadline: IDelayedCall | None = None
+    _deflate: Deflate | None = None
+    _perMessageCompress: Any
 
     def attach(self, receiver: Receiver) -> None:
         """From now on messages go to `receiver`, in order."""
         self._receiver = receiver
 
-    def send_message(self, payload: bytes, binary: bool, compress: bool) -> None:
-        """One message; dropped when the socket is not open."""
+    def send_message(
+        self, payload: bytes, binary: bool, compress: bool, history: object | None = None
+    ) -> int:
+        """One message; dropped when the socket is not open.
+
+        compress: whether it is worth it, if deflate was agreed on; what does not gain is sent as it is.
+        history: as `Deflate.compress` has it.
+
+        Returns:
+            The bytes of its payload on the wire.
+        """
         if self.state != self.STATE_OPEN:
-            return
+            return 0
         if len(payload) > MAX_MESSAGE:
             log.error("a message of {size} bytes is too large to be sent and was dropped", size=len(payload))
-            return
-        self.sendMessage(payload, isBinary=binary, doNotCompress=not compress)
+            return 0
+        if compress and self._deflate is not None:
+            smaller = self._deflate.compress(payload, history)
+            if smaller is not None:
+                # RSV1 says that it is compressed (RFC 7692, section 6).
+                self.sendFrame(opcode=2 if binary else 1, payload=smaller, rsv=4)
+                return len(smaller)
+        self.sendMessage(payload, isBinary=binary, doNotCompress=True)
+        return len(payload)
+
+    def set_uplink(self, rate: float | None) -> None:
+        """What the way to the other end takes, bytes per second; None: not known."""
+        if self._deflate is not None:
+            self._deflate.set_uplink(rate)
 
     def pause_reading(self) -> None:
         """Stop reading; messages already read still arrive."""
@@ -158,6 +183,9 @@ class MessageSocket(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignor
         super().connectionLost(reason)
 
     def onOpen(self) -> None:
+        if self._perMessageCompress is not None:
+            # Before any frame is read or sent, so its own compressor and inflater have seen nothing.
+            self._perMessageCompress = self._deflate = Deflate(self._perMessageCompress)
         self.factory.opened(self)
 
     def onMessageEnd(self) -> None:
