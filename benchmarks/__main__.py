@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -33,6 +34,8 @@ def options() -> argparse.Namespace:
 
 def main() -> int:
     given = options()
+    # So that its processes end too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     effort = QUICK if given.quick else Effort()
     run = Run(effort, given.rounds, given.reference and given.reference.resolve(), given.only, given.without)
     try:
