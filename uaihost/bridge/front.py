@@ -11,9 +11,16 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IProtocol,
+    IReactorTime,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import alsoProvides
 
 from uaihost.bridge import pages
 from uaihost.bridge.names import App, Foreign, Names
@@ -69,6 +76,12 @@ class FrontConnection(Protocol):
         elif len(self._head) > MAX_HEAD:
             self._refuse(431, "The request's head is too large.", "Clear this site's cookies and try again.")
 
+    def readConnectionLost(self) -> None:
+        IHalfCloseableProtocol(self._inner).readConnectionLost()
+
+    def writeConnectionLost(self) -> None:
+        IHalfCloseableProtocol(self._inner).writeConnectionLost()
+
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._stop_timer()
         if self._inner is not None:
@@ -96,6 +109,9 @@ class FrontConnection(Protocol):
             self.transport.abortConnection()
             return
         self._inner = inner
+        if IHalfCloseableProtocol.providedBy(inner):
+            # Twisted asks when a half is closed; to the others that is a lost connection.
+            alsoProvides(self, IHalfCloseableProtocol)
         inner.makeConnection(self.transport)
         head, self._head = bytes(self._head), bytearray()
         inner.dataReceived(head)

@@ -21,14 +21,15 @@ from uaihost.bridge import store
 from uaihost.bridge.calls import Calls
 from uaihost.bridge.feed import Feed, News, shown
 from uaihost.bridge.store import HostRecord
-from uaihost.bridge.tunnels import Reading, TunnelTable
+from uaihost.bridge.tunnel import Reading
+from uaihost.bridge.tunnels import TunnelTable
 from uaihost.errors import HostError
 from uaihost.interfaces import Store
 from uaihost.link import compression
 from uaihost.link.heartbeat import Silence
 from uaihost.link.outbound import Outbound
 from uaihost.link.socket import MessageSocket
-from uaihost.wire import codec, frames
+from uaihost.wire import codec, frames, mux
 from uaihost.wire.codec import BadFrame
 
 log = Logger()
@@ -36,9 +37,10 @@ log = Logger()
 # Seconds from an open socket to its `auth`.
 AUTH_TIMEOUT = 10.0
 
-# Close codes: the protocol's own for a refused host (fatal there), and one after which it may come back.
+# Close codes: the protocol's own for a refused host (fatal there), and one after which it may come back: this
+# connection is of no more use.
 REFUSED = 4001
-REPLACED = 4002
+REPLACED = BROKEN = 4002
 
 # Items of the event log that may wait to be stored before the host that sends them is not read for a while.
 FEED_LIMIT = 5_000
@@ -254,11 +256,18 @@ class HostSession:
             spawn(self._hosts.calls.answered(host_id, frame.commandId, frame.result), "a result was not kept")
         elif isinstance(frame, frames.HostCapabilities):
             self._hosts.described(host_id, frame.capabilities)
+            self._greet(frame.capabilities.features)
         else:
             kind = frame.__struct_config__.tag
             log.warn(
                 "a frame of host {host} was dropped: {kind} is not expected", host=shown(host_id), kind=kind
             )
+
+    def _greet(self, features: list[str]) -> None:
+        """Agree on what both speak; what was agreed on once stays so."""
+        if mux.FEATURE in features and self.tunnels.streams is None:
+            self.send(codec.encode(frames.BridgeHello([mux.FEATURE])))
+            self.tunnels.agree(lambda why: self.end(BROKEN, f"{mux.FEATURE}: {why}"))
 
     def _pong(self, _: None, ts: int | float) -> None:
         self.send(codec.encode(frames.Pong(ts)))

@@ -6,21 +6,23 @@ response that was cut short ends the connection without its proper end, so that 
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import h11
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uaihost.bridge import pages
+from uaihost.bridge import heads, pages
 from uaihost.bridge.names import App, Destination, Names, NoTask
-from uaihost.bridge.tunnels import WHOLE, BridgeTunnel, Reading, TunnelTable
-from uaihost.wire.frames import RequestLine, TunnelAck
+from uaihost.bridge.tunnel import BridgeTunnel, Reading
+from uaihost.bridge.tunnels import TunnelTable
+from uaihost.wire.frames import Header, RequestLine
+from uaihost.wire.mux import Head
 
 log = Logger()
 
@@ -34,9 +36,6 @@ LINGER = 5.0
 # Seconds for which an idle kept-alive connection stays open (nginx: 75).
 IDLE = 75.0
 
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
-_BAD_VALUE = re.compile(rb"[\r\n\0]")
-
 
 class Links(Protocol):
     """The hosts that are connected."""
@@ -45,7 +44,7 @@ class Links(Protocol):
         """The tunnels of a host's connection; None while it has none."""
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IHalfCloseableProtocol)
 class BrowserConnection(TwistedProtocol):
     """One connection of a browser. It is the producer of the tunnel's outlet: uploads pause with it."""
 
@@ -60,8 +59,16 @@ class BrowserConnection(TwistedProtocol):
         self._request: h11.Request | None = None
         self._upgrade = False
         self._acked = False
+        # The response has its end.
+        self._whole = False
+        # It is sent in chunks, so that trailers can follow.
+        self._chunked = False
+        # Whether the host says itself when the body may come.
+        self._host_continues = False
         # An upgraded connection: bytes both ways, no HTTP any more.
         self._piped = False
+        # The tunnel is the producer of the transport.
+        self._produces = False
         # Whatever the browser still sends is thrown away.
         self._deaf = False
         self._timer: IDelayedCall | None = None
@@ -81,6 +88,21 @@ class BrowserConnection(TwistedProtocol):
             return
         self._http.receive_data(data)
         self._advance()
+
+    def readConnectionLost(self) -> None:
+        """The browser sends nothing more; one that does so in the middle of HTTP is taken for gone."""
+        tunnel = self._tunnel
+        if self._piped and not self._deaf and tunnel is not None and tunnel.half_closes:
+            self._deaf = True
+            tunnel.end_request()
+            if self._whole:
+                self._lose()
+        else:
+            self._drop_tunnel("the browser is gone")
+            self._lose()
+
+    def writeConnectionLost(self) -> None:
+        """Everything for the browser has left, as was asked."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._stop_timer()
@@ -109,7 +131,8 @@ class BrowserConnection(TwistedProtocol):
                 self._answer(error.error_status_hint, "The request is not valid HTTP.", "Try again.")
                 return
             if event is h11.NEED_DATA:
-                if self._http.they_are_waiting_for_100_continue and self._tunnel is not None:
+                waits = self._http.they_are_waiting_for_100_continue and not self._host_continues
+                if waits and self._tunnel is not None:
                     self._send(h11.InformationalResponse(status_code=100, headers=[]))
                 return
             if event is h11.PAUSED:
@@ -124,6 +147,8 @@ class BrowserConnection(TwistedProtocol):
                 self._tunnel.write(bytes(event.data))
             elif isinstance(event, h11.EndOfMessage) and self._tunnel is not None and not self._upgrade:
                 self._tunnel.end_request()
+                if self._whole:
+                    self._complete()
             elif isinstance(event, h11.ConnectionClosed):
                 self._lose()
 
@@ -131,6 +156,7 @@ class BrowserConnection(TwistedProtocol):
         self._stop_timer()
         self._request = request
         self._acked = False
+        self._whole = False
         self._upgrade = _asks_upgrade(request)
         place = self._names.find(_header(request, b"host"))
         if isinstance(place, NoTask):
@@ -143,14 +169,15 @@ class BrowserConnection(TwistedProtocol):
 
     def _open(self, place: Destination, request: h11.Request) -> None:
         table = self._links.tunnels(place.host_id)
+        self._host_continues = table is not None and table.tells_all
         line = RequestLine(
             request.method.decode("ascii"),
             request.target.decode("latin-1"),
             [
                 (name.decode("latin-1"), value.decode("latin-1"))
                 for name, value in request.headers.raw_items()
-                # The bridge itself answers 100 and sends the body at once (RFC 9110, section 10.1.1).
-                if self._upgrade or name.lower() != b"expect"
+                # Else the bridge itself answers 100 and sends the body at once (RFC 9110, section 10.1.1).
+                if self._upgrade or self._host_continues or name.lower() != b"expect"
             ],
         )
         tunnel = None if table is None else table.open(self, place, line, self._upgrade)
@@ -164,12 +191,26 @@ class BrowserConnection(TwistedProtocol):
         self._tunnel = tunnel
         tunnel.outlet.registerProducer(self, True)
         self.transport.registerProducer(tunnel, True)
+        self._produces = True
 
     # ---- the tunnel
 
-    def acked(self, ack: TunnelAck) -> None:
-        if self._acked:
+    def informed(self, head: Head) -> None:
+        request = self._request
+        if request is None or request.http_version < b"1.1":
             return
+        if head.status == 100 and _header(request, b"expect").lower() != "100-continue":
+            return
+        try:
+            told = h11.InformationalResponse(
+                status_code=head.status, headers=heads.fields(head.headers), reason=heads.reason(head)
+            )
+        except (h11.LocalProtocolError, ValueError):
+            log.warn("an interim answer of the host cannot be sent; left out")
+        else:
+            self._send(told)
+
+    def acked(self, ack: Head) -> None:
         self._acked = True
         if not ack.ok:
             self._drop_tunnel("not opened")
@@ -182,29 +223,33 @@ class BrowserConnection(TwistedProtocol):
             else:
                 self._head(ack)
         except (h11.LocalProtocolError, ValueError) as error:
-            log.warn("a response of tunnel {id} cannot be sent: {error}", id=ack.tunnelId, error=str(error))
+            log.warn("a response of the host cannot be sent: {error}", error=str(error))
             self._drop_tunnel("bad response")
             self._answer(502, "The server in the task sent a broken response.", _advice(502))
 
-    def _head(self, ack: TunnelAck) -> None:
-        headers = _raw(ack)
+    def _head(self, ack: Head) -> None:
         response = h11.Response(
-            status_code=ack.status, headers=headers, reason=(ack.statusText or "").encode("latin-1")
+            status_code=ack.status, headers=heads.fields(ack.headers), reason=heads.reason(ack)
         )
         data = self._http.send(response)
         self.transport.write(data)
+        # As h11 frames it (RFC 9112, section 6.3): what has neither a length nor an old client to read it.
+        request = self._request
+        assert request is not None and data is not None
+        self._chunked = request.http_version >= b"1.1" and all(
+            name != b"content-length" for name, _ in response.headers
+        )
 
-    def _pipe(self, ack: TunnelAck) -> None:
-        headers = _raw(ack)
+    def _pipe(self, ack: Head) -> None:
+        headers = heads.fields(ack.headers)
         agreed = ack.status == 101
         if not agreed:
             # No upgrade: this response is the connection's last one, and nothing after the request is for it.
             headers = [pair for pair in headers if pair[0].lower() not in (b"connection", b"keep-alive")]
             headers.append((b"Connection", b"close"))
-        reason = (ack.statusText or "").encode("latin-1")
-        if _BAD_VALUE.search(reason) or not 100 <= ack.status <= 999:
-            raise ValueError("illegal status line")
-        lines = [b"HTTP/1.1 %d %s" % (ack.status, reason), *(b"%s: %s" % pair for pair in headers)]
+        if not 100 <= ack.status <= 999:
+            raise ValueError("illegal status")
+        lines = [b"HTTP/1.1 %d %s" % (ack.status, heads.reason(ack)), *(b"%s: %s" % pair for pair in headers)]
         self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n")
         self._piped = True
         self._deaf = not agreed
@@ -225,33 +270,53 @@ class BrowserConnection(TwistedProtocol):
             return
         self.transport.writeSequence(pieces or ())
 
+    def ended(self, trailers: Sequence[Header]) -> None:
+        self._whole = True
+        if not self._piped:
+            self._finish(trailers)
+        elif self._deaf:
+            # The answer to a refused upgrade, or the second half of a connection.
+            self._drop_tunnel("the response is whole")
+            self._lose()
+        else:
+            self._let_go()
+            self.transport.loseWriteConnection()
+
     def closed(self, reason: str) -> None:
         self._tunnel = None
-        self.transport.unregisterProducer()
+        self._let_go()
         self._reading.release("outlet")
         if not self._acked:
             self._answer(502, "The tunnel to the task was closed.", f"{_sentence(reason)} {_advice(502)}")
-        elif reason not in WHOLE:
+        elif not self._whole:
             self._abort()
         elif self._piped:
             self._lose()
         else:
-            self._finish()
+            self._linger()
 
-    def _finish(self) -> None:
+    def _finish(self, trailers: Sequence[Header]) -> None:
         try:
-            self._send(h11.EndOfMessage())
-        except h11.LocalProtocolError:
-            # Fewer bytes than the head announced.
+            self._send(h11.EndOfMessage(headers=heads.trailers(trailers) if self._chunked else []))
+        except (h11.LocalProtocolError, ValueError):
+            # Fewer bytes than the head announced, or trailers that cannot be.
+            self._drop_tunnel("the response cannot be ended")
             self._abort()
             return
+        # A body that still comes goes on: the host may want it, or says so.
+        if self._http.their_state is not h11.SEND_BODY:
+            self._complete()
+            self._advance()
+
+    def _complete(self) -> None:
+        """Request and response are through: the next request, if there can be one."""
+        self._tunnel = None
+        self._let_go()
+        self._reading.release("outlet")
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
             self._timer = self._clock.callLater(IDLE, self._lose)
             self._reading.release("turn")
-            self._advance()
-        elif self._http.their_state is h11.SEND_BODY:
-            self._linger()
         else:
             self._lose()
 
@@ -284,9 +349,15 @@ class BrowserConnection(TwistedProtocol):
     def _drop_tunnel(self, reason: str) -> None:
         tunnel, self._tunnel = self._tunnel, None
         if tunnel is not None:
-            self.transport.unregisterProducer()
+            self._let_go()
             tunnel.close(reason)
             self._reading.release("outlet")
+
+    def _let_go(self) -> None:
+        """No bytes come of the tunnel any more."""
+        if self._produces:
+            self._produces = False
+            self.transport.unregisterProducer()
 
     def _send(self, event: h11.Event) -> None:
         data = self._http.send(event)
@@ -310,18 +381,6 @@ def _asks_upgrade(request: h11.Request) -> bool:
     )
     upgrades = any(key == b"upgrade" for key, _ in request.headers)
     return upgrades and "upgrade" in (word.strip() for word in connection.split(","))
-
-
-def _raw(ack: TunnelAck) -> list[tuple[bytes, bytes]]:
-    """The response's headers as bytes.
-
-    Raises:
-        ValueError: one cannot stand in a head.
-    """
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in ack.headers or ()]
-    if any(not _TOKEN.match(name) or _BAD_VALUE.search(value) for name, value in headers):
-        raise ValueError("illegal header")
-    return headers
 
 
 def _sentence(text: str) -> str:

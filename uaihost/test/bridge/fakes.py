@@ -15,6 +15,8 @@ from uaihost.blocking import Inline
 from uaihost.bridge.tunnels import TunnelTable
 from uaihost.paths import data_files
 from uaihost.state.database import Database
+from uaihost.wire import mux
+from uaihost.wire.credit import WindowOverflow
 
 
 def memory_database(case: SynchronousTestCase) -> Database:
@@ -53,6 +55,12 @@ class FakeOutlet:
         self.discarded = True
         self.producer = None
 
+    def hint(self, gains: bool | None) -> None:
+        """Nothing is compressed here."""
+
+    def credit(self, size: int) -> None:
+        raise AssertionError("revision 1 has no credit")
+
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
         assert streaming and self.producer is None
         self.producer = producer
@@ -69,20 +77,50 @@ class FakeOutlet:
         return [item["kind"] if isinstance(item, dict) else "data" for item in self.sent]
 
 
+class FakeStream(FakeOutlet):
+    """interfaces.Outlet of mux.1: frames as (type, payload), data as bytes. permitted: by credit."""
+
+    permitted = 0
+
+    def frame(self, payload: bytes) -> None:
+        assert not self.finished
+        (frame,) = mux.frames(payload)
+        self.sent.append((frame[0], frame[2]))
+
+    def credit(self, size: int) -> None:
+        self.permitted += size
+        if self.permitted > mux.MAX_WINDOW:
+            raise WindowOverflow("a window grew beyond its largest size")
+
+
 class FakeWire:
-    """tunnels.Wire that keeps every outlet by its tunnel's id."""
+    """interfaces.LinkOutput that keeps every outlet by its tunnel's id, and what is urgent as frames."""
+
+    round_trip: float | None = 0.01
 
     def __init__(self) -> None:
         self.outlets: dict[str, FakeOutlet] = {}
+        self.streams: dict[int, FakeStream] = {}
+        self.urgents: list[tuple[int, int, bytes]] = []
+        self.permitted = 0
 
-    def control(self, payload: bytes) -> None:
-        raise AssertionError("tunnels send nothing beside their outlets")
+    def control(self, payload: bytes, compress: bool = False) -> None:
+        raise AssertionError("tunnels send no frame of the link's own")
 
     def outlet(self, tunnel_id: str) -> FakeOutlet:
         return self.outlets.setdefault(tunnel_id, FakeOutlet())
 
-    def lost(self) -> None:
-        """Nothing is kept."""
+    def stream(self, number: int) -> FakeStream:
+        assert number not in self.streams
+        return self.streams.setdefault(number, FakeStream())
+
+    def urgent(self, frame: bytes) -> None:
+        self.urgents.extend(mux.frames(frame))
+
+    def credit(self, size: int) -> None:
+        self.permitted += size
+        if self.permitted > mux.MAX_WINDOW:
+            raise WindowOverflow("the link's window grew beyond its largest size")
 
 
 class FakeInput:

@@ -225,11 +225,17 @@ class TunnelFrameTests(BridgeCase):
         calls: list[Any] = []
 
         class Side:
+            def informed(self, head: Any) -> None:
+                calls.append(("informed", head.status))
+
             def acked(self, ack: Any) -> None:
                 calls.append(("ack", ack.status))
 
             def received(self, data: bytes) -> None:
                 calls.append(("data", data))
+
+            def ended(self, trailers: Any) -> None:
+                calls.append(("ended", trailers))
 
             def closed(self, reason: str) -> None:
                 calls.append(("closed", reason))
@@ -248,7 +254,9 @@ class TunnelFrameTests(BridgeCase):
         socket.hear(kind="tunnel.close", tunnelId=first, reason="upstream ended")
         socket.hear(kind="tunnel.data", tunnelId=first)
         socket.receiver.binary(b"late")
-        self.assertEqual(calls, [("ack", 200), ("data", b"body"), ("closed", "upstream ended")])
+        self.assertEqual(
+            calls, [("ack", 200), ("data", b"body"), ("ended", ()), ("closed", "upstream ended")]
+        )
         socket.receiver.closed(1006, "")
         self.assertEqual(calls[-1], ("closed", "the connection to the host was lost"))
         self.assertNotEqual(first, second)

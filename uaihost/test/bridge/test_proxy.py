@@ -381,7 +381,7 @@ class FlowTests(ProxyCase):
         self.data(b"two")
         self.assertEqual(self.transport.take(), b"")
         producer.resumeProducing()
-        self.assertEqual(self.transport.take(), b"3\r\none\r\n3\r\ntwo\r\n")
+        self.assertEqual(self.transport.take(), b"6\r\nonetwo\r\n")
 
     def test_the_end_waits_for_what_is_kept(self) -> None:
         self.opened()

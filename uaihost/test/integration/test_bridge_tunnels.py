@@ -18,65 +18,30 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectionLost
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from uaihost.bridge.service import Bridge, BridgeSettings, make_bridge
 from uaihost.bridge.tunnels import HIGH_WATER
 from uaihost.errors import HostError
+from uaihost.test.integration.bridge_ends import MIB, Client, Pipe, Pump
 from uaihost.test.integration.bridge_host import PAGE, TOKEN, ScriptedHost, Upstream
 from uaihost.test.support import short_folder
 
 reactor: Any = _reactor
 
-MIB = 1 << 20
-
-
-class Client(Protocol):
-    """A browser's TCP connection that keeps what it reads; `limit` bytes and it stops reading."""
-
-    transport: Any
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self.size = 0
-        self.keep = True
-        self.digest = hashlib.sha256()
-        self.gone: Deferred[type] = Deferred()
-        self.waiting: list[tuple[bytes, Deferred[None]]] = []
-
-    def dataReceived(self, data: bytes) -> None:
-        self.size += len(data)
-        self.digest.update(data)
-        if self.keep:
-            self.data += data
-        for wanted, done in list(self.waiting):
-            if wanted in self.data:
-                self.waiting.remove((wanted, done))
-                done.callback(None)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.gone.callback(type(reason.value))
-
-    def see(self, wanted: bytes) -> Deferred[None]:
-        """Wait until these bytes have been read."""
-        done: Deferred[None] = Deferred()
-        if wanted in self.data:
-            done.callback(None)
-        else:
-            self.waiting.append((wanted, done))
-        return done.addTimeout(20, reactor)
-
 
 class BridgeCase(TestCase):
+    """A bridge and a host of the kind `kind`, which serves one task with one preview."""
+
     timeout = 60
+    kind: type[ScriptedHost] = ScriptedHost
 
     async def setUp(self) -> None:  # type: ignore[override]
         self.folder = short_folder(self)
         self.bridge = await self.start(0)
-        self.host = ScriptedHost(reactor, self.bridge.port)
+        self.host = self.kind(reactor, self.bridge.port)
         self.addCleanup(self.host.leave)
         await self.host.connect()
         self.host.event("task.status", "shop", status="running")
@@ -210,43 +175,7 @@ class UpgradeTests(BridgeCase):
         server.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0)
         port = reactor.listenTCP(0, server, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
-        number = port.getHost().port
-
-        class Pipe(Upstream):
-            """Bytes to and from that server, as a host pipes them."""
-
-            def start(self) -> None:
-                self.early = b""
-                self.pipe: Any = None
-                line = self.opened["reqLine"]
-                head = "".join(f"{name}: {value}\r\n" for name, value in line["headers"])
-                self.request = f"{line['method']} {line['url']} HTTP/1.1\r\n{head}\r\n".encode()
-                connecting = TCP4ClientEndpoint(reactor, "127.0.0.1", number).connect(
-                    Factory.forProtocol(Client)
-                )
-                connecting.addCallback(self.connected)
-
-            def connected(self, pipe: Any) -> None:
-                self.pipe = pipe
-                pipe.dataReceived = self.answered
-                pipe.transport.write(self.request)
-
-            def answered(self, data: bytes) -> None:
-                self.early += data
-                head, end, rest = self.early.partition(b"\r\n\r\n")
-                if end:
-                    lines = head.decode().split("\r\n")[1:]
-                    self.ack(101, [line.split(": ", 1) for line in lines], "Switching Protocols")
-                    self.pipe.dataReceived = self.send
-                    if rest:
-                        self.send(rest)
-
-            def data(self, data: bytes) -> None:
-                self.pipe.transport.write(data)
-
-            def lost(self) -> None:
-                self.pipe.transport.abortConnection()
-
+        self.patch(Pipe, "number", port.getHost().port)
         made = self.serve(Pipe)
         address = f"ws://shop-web.preview.localhost:{self.bridge.port}/live"
         factory: Any = WebSocketClientFactory(address)
@@ -264,42 +193,6 @@ class UpgradeTests(BridgeCase):
         socket.transport.abortConnection()
         await self.host.heard(lambda frame: frame["kind"] == "tunnel.close")
         await made[0].pipe.gone
-
-
-class Pump(Upstream):
-    """Sends `size` bytes as fast as the host's socket takes them."""
-
-    size = 20 * MIB
-    chunk = 64 * 1024
-
-    def start(self) -> None:
-        self.digest = hashlib.sha256()
-        self.left = self.size
-        self.ack(200, [["Content-Length", str(self.size)]])
-        self.paused = False
-        self.host.socket.registerProducer(self, True)
-        self.resumeProducing()
-
-    def ended(self) -> None:
-        """A request without a body."""
-
-    def pauseProducing(self) -> None:
-        self.paused = True
-
-    def stopProducing(self) -> None:
-        self.paused = True
-
-    def resumeProducing(self) -> None:
-        self.paused = False
-        while self.left and not self.paused and not self.is_lost:
-            piece = os.urandom(min(self.left, self.chunk))
-            self.left -= len(piece)
-            self.digest.update(piece)
-            self.send(piece)
-        if not self.left and not self.is_lost:
-            self.is_lost = True
-            self.host.socket.unregisterProducer()
-            self.close()
 
 
 class DownloadTests(BridgeCase):
