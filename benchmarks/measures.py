@@ -23,14 +23,14 @@ MB = 1e6
 class Effort:
     """How much is done: seconds of each kind of sample, tunnels, bytes."""
 
-    long: float = 3.0
-    short: float = 2.0
-    echo: float = 6.0
+    long: float = 2.0
+    short: float = 1.5
+    echo: float = 3.0
     idle: int = 1000
     active: int = 200
     through: float = 10e9
-    through_seconds: float = 30.0
-    slow: float = 45.0
+    through_seconds: float = 25.0
+    slow: float = 40.0
 
 
 # Enough to see that every measure works, and nothing more.
