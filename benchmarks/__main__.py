@@ -14,7 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
-from benchmarks import report
+from benchmarks import report, slowlink
 from benchmarks.measures import QUICK, Effort
 from benchmarks.processes import Broken
 from benchmarks.run import Run
@@ -28,6 +28,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--without", action="append", default=[], help="a word of the lanes to leave out")
     parser.add_argument("--out", type=Path, help="write all samples there as JSON")
     parser.add_argument("--document", type=Path, help="put the tables there, between its two marks")
+    parser.add_argument(
+        "--congestion", default=slowlink.congestion(), help="TCP's congestion control on the slow link"
+    )
     parser.add_argument("--quick", action="store_true", help="see that all works; the figures mean nothing")
     return parser.parse_args()
 
@@ -37,7 +40,8 @@ def main() -> int:
     # So that its processes end too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     effort = QUICK if given.quick else Effort()
-    run = Run(effort, given.rounds, given.reference and given.reference.resolve(), given.only, given.without)
+    reference = given.reference and given.reference.resolve()
+    run = Run(effort, given.rounds, reference, given.only, given.without, given.congestion)
     try:
         found = run.measure()
     except Broken as error:

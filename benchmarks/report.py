@@ -37,11 +37,14 @@ def _machine(found: dict[str, Any]) -> str:
     machine = found["machine"]
     lines = [
         f"Machine: {machine['cpu']}, {machine['cores']} cores shared by host, bridge, clients and servers "
-        f"(load {machine['load']} before), Linux {machine['kernel']} with {machine['congestion control']}, "
+        f"(load {machine['load']} before), Linux {machine['kernel']}, "
         f"Python {machine['python']}; "
         f"static server {found['static server']}; {found['rounds']} rounds, {machine['date']}, "
         f"revision {machine['revision']}.",
-        *(f"The slow link as plain TCP finds it, {name}: {text}." for name, text in _links(found)),
+        *(
+            f"The slow link as plain TCP ({machine['congestion control']}) finds it, {name}: {text}."
+            for name, text in _links(found)
+        ),
         *(f"Not measured: {text}." for text in found["left out"]),
     ]
     return "\n".join(lines)

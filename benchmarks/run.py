@@ -38,15 +38,23 @@ class Run:
         reference: the reference host's folder; without it and without OpenSSH their lanes are left out.
         only: words; the measures that have one of them are taken, all when there is none.
         without: words; lanes that have one of them are left out.
+        congestion: TCP's congestion control on the slow link.
     """
 
     def __init__(
-        self, effort: Effort, rounds: int, reference: Path | None, only: list[str], without: list[str]
+        self,
+        effort: Effort,
+        rounds: int,
+        reference: Path | None,
+        only: list[str],
+        without: list[str],
+        congestion: str,
     ) -> None:
         self._effort = effort
         self._rounds = rounds
         self._reference = reference
         self._without = without
+        self._congestion = congestion
         self._left_out: list[str] = []
         self._measures = [
             measure for measure in MEASURES if not only or any(word in measure.title for word in only)
@@ -61,7 +69,7 @@ class Run:
         Raises:
             Broken: a process ended or did not answer.
         """
-        began = machine()
+        began = machine() | {"congestion control": self._congestion}
         self._leave_out()
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="uaihost-benchmark-")))
@@ -125,7 +133,7 @@ class Run:
         with ExitStack() as stack:
             place, servers = LOOPBACK, self._servers
             if measure.loss is not None:
-                link = SlowLink(self._bench.folder, measure.loss)
+                link = SlowLink(self._bench.folder, measure.loss, self._congestion)
                 stack.callback(link.stop)
                 place = link.place
                 if measure.title not in self._links:
@@ -174,7 +182,6 @@ def machine() -> dict[str, Any]:
         "cpu": next(models, "unknown"),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),
-        "congestion control": slowlink.congestion(),
         "kernel": platform.release().split("-")[0],
         "python": platform.python_version(),
         "revision": revision.stdout.strip(),

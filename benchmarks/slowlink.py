@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -38,20 +39,31 @@ def missing() -> str | None:
     return None
 
 
+# What a program in a namespace writes to choose how TCP controls congestion there.
+_CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
+
+
 def congestion() -> str:
-    """The congestion control of TCP at both ends: the machine's own."""
-    return Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
+    """TCP's congestion control on this machine."""
+    return _CONGESTION.read_text().strip()
 
 
 class SlowLink:
-    """place: where a lane over the link runs."""
+    """place: where a lane over the link runs.
 
-    def __init__(self, folder: Path, loss: float) -> None:
+    Args:
+        loss: the part of the packets that is lost.
+        control: TCP's congestion control at both ends.
+    """
+
+    def __init__(self, folder: Path, loss: float, control: str) -> None:
         self._processes: list[Process] = []
         self._log = folder / "link.log"
         try:
             holders = [self._namespace() for _ in ADDRESSES]
             inside = [("nsenter", f"--net=/proc/{holder.pid}/ns/net") for holder in holders]
+            for words in inside:
+                subprocess.run([*words, "tee", str(_CONGESTION)], input=control.encode(), check=True)
             self.place = Place(host=inside[0], bridge=inside[1], address=ADDRESSES[1])
             module = [sys.executable, "-m", "benchmarks.emulator", *(str(holder.pid) for holder in holders)]
             how = {"rate": RATE, "delay": DELAY, "limit": LIMIT, "loss": loss, "seed": SEED}
