@@ -8,19 +8,28 @@ every HTTP implementation (RFC 9110, section 5.5). Knows neither sockets nor tun
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from urllib.parse import quote
 
 import attrs
 
+from uaihost.tunnels.response import HEAD_LIMIT, BadHead, BlockReader
 from uaihost.wire.frames import Header, RequestLine
 
-Fields = list[tuple[bytes, bytes]]
+__all__ = [
+    "HEAD_LIMIT",
+    "BadHead",
+    "BadRequest",
+    "HeadReader",
+    "PlainRequest",
+    "ResponseHead",
+    "plain_request",
+    "raw_request",
+    "response_head",
+]
 
-# Bytes of a response head. Node takes 16 KiB, nginx 8 KiB a line, Apache 64 KiB by default settings of both
-# its limits: the most generous, because the browser's own limit comes after ours.
-HEAD_LIMIT = 64 * 1024
+Fields = list[tuple[bytes, bytes]]
 
 # RFC 9110, section 7.6.1, and docs/protocol.md, section 5.
 HOP_BY_HOP = frozenset(
@@ -54,15 +63,10 @@ _TARGET = re.compile(r"[\x21-\x7e\x80-\xff]+\Z")
 # Beside what ends a line or a string: vertical tab and form feed, which some servers take for space.
 _VALUE = re.compile(r"[^\x00\r\n\x0b\x0c]*\Z")
 _STATUS_LINE = re.compile(r"HTTP/\d(?:\.\d)?[ \t]+(\d{3})(?:[ \t]+(.*))?\Z")
-_BLANK_LINE = re.compile(rb"\n\r?\n")
 
 
 class BadRequest(ValueError):
     """The request cannot be sent as HTTP; the text says which part and why."""
-
-
-class BadHead(ValueError):
-    """The upstream's answer has no head that could be passed on; the text says why."""
 
 
 @attrs.frozen
@@ -88,6 +92,13 @@ class PlainRequest:
     def repeatable(self) -> bool:
         """Whether it may be sent a second time: idempotent, and no body is announced."""
         return self.method in IDEMPOTENT and not self.chunked and not self.length
+
+    def head(self, body: bool) -> bytes:
+        """The request's head, ready to be sent. body: at least one byte of it has come."""
+        lines = [b"%s %s HTTP/1.1\r\n" % (self.method, self.target)]
+        lines += [b"%s: %s\r\n" % field for field in self.framed(body)]
+        lines.append(b"\r\n")
+        return b"".join(lines)
 
     def framed(self, body: bool) -> Fields:
         """The fields with those that frame the body. body: at least one byte of it has come."""
@@ -166,42 +177,32 @@ def raw_request(line: RequestLine) -> bytes:
     return b"".join(lines)
 
 
-def response_head(status: int, reason: bytes, fields: Iterable[tuple[bytes, bytes]]) -> ResponseHead:
+def response_head(status: int, reason: str, fields: Sequence[Header]) -> ResponseHead:
     """A plain upstream's response head as the bridge gets it: less what concerns the one connection."""
-    pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
-    dropped = HOP_BY_HOP | _named_by_connection(pairs)
-    kept = [pair for pair in pairs if pair[0].lower() not in dropped]
-    return ResponseHead(status, reason.decode("latin-1") or _phrase(status), kept)
+    return ResponseHead(status, reason or _phrase(status), end_to_end(fields))
 
 
-class HeadReader:
-    """Takes the bytes of a raw upstream until its response head is whole."""
+def end_to_end(fields: Sequence[Header]) -> list[Header]:
+    """The headers, or trailers, that concern more than the one connection."""
+    dropped = HOP_BY_HOP | _named_by_connection(fields)
+    return [field for field in fields if field[0].lower() not in dropped]
+
+
+class HeadReader(BlockReader[ResponseHead]):
+    """Takes the bytes of a raw upstream until its response head is whole.
+
+    What follows are bytes that nobody here reads, so it takes what a browser may make sense of: lines that
+    end in LF; a status line that is none becomes 502 "Bad Gateway"; a line without a colon is left out.
+    """
+
+    __slots__ = ()
 
     def __init__(self) -> None:
-        self._received = bytearray()
-        self._searched = 0
-
-    def feed(self, data: bytes) -> tuple[ResponseHead, bytes] | None:
-        """The head and what followed it, once the first blank line has come; None before.
-
-        A status line that is none becomes 502 "Bad Gateway"; a line without a colon is left out.
-
-        Raises:
-            BadHead: longer than HEAD_LIMIT.
-        """
-        self._received += data
-        found = _BLANK_LINE.search(self._received, self._searched)
-        if (found.start() if found else len(self._received)) > HEAD_LIMIT:
-            raise BadHead(f"the response head is longer than {HEAD_LIMIT} bytes")
-        if found is None:
-            self._searched = max(0, len(self._received) - 2)
-            return None
-        head = bytes(self._received[: found.start()]).decode("latin-1")
-        return _parse_head(head), bytes(self._received[found.end() :])
+        super().__init__(_parse_head)
 
 
-def _parse_head(head: str) -> ResponseHead:
-    first, *lines = (line.removesuffix("\r") for line in head.split("\n"))
+def _parse_head(head: bytes) -> ResponseHead:
+    first, *lines = (line.removesuffix("\r") for line in head.decode("latin-1").split("\n"))
     headers = [
         (name, value.strip(" \t")) for name, colon, value in (line.partition(":") for line in lines) if colon
     ]

@@ -1,27 +1,26 @@
 """Plain tunnels' server side: one HTTP/1.1 exchange over a connection that may have served others before.
 
-Owns the framing of both bodies (by h11; bodies of known length and those that end with the connection pass
-beside it) and the decision whether a connection is fit for another exchange. Knows nothing of frames.
+Owns the framing of both bodies and the decision whether a connection is fit for another exchange. Knows
+nothing of frames.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import h11
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from uaihost.interfaces import Address
+from uaihost.tunnels import chunked
 from uaihost.tunnels.budget import Account
+from uaihost.tunnels.chunked import ChunkedDecoder
 from uaihost.tunnels.feed import Feed
-from uaihost.tunnels.head import HEAD_LIMIT, PlainRequest, response_head
+from uaihost.tunnels.head import PlainRequest, end_to_end, response_head
 from uaihost.tunnels.pool import HttpConnection, Pool
+from uaihost.tunnels.response import BadHead, BlockReader, RawHead, framing, response_reader
 from uaihost.tunnels.upstream import Receiver, cannot_connect
-
-# Characters of h11's complaint that are passed on: it may quote what the server sent.
-_COMPLAINT = 200
 
 
 class HttpUpstream:
@@ -47,12 +46,15 @@ class HttpUpstream:
         self._new_exchange()
 
     def _new_exchange(self) -> None:
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT)
+        self._head: BlockReader[RawHead] = response_reader()
         self._head_sent = False
         self._body_sent = False
         self._request_done = False
         self._answered = False
         self._reusable = False
+        # Bytes of the request's body that its Content-Length still asks for; None where it is chunked.
+        self._owed: int | None = None
+        # Bytes of the answer's body that are to come, where its length is known.
         self._left = 0
         # What takes the bytes of the answer: its head, then one of the ways in which a body is delimited.
         self.received: Callable[[bytes], None] = self._receive_head
@@ -143,34 +145,30 @@ class HttpUpstream:
             return
         self._head_sent = True
         request = self._request
-        try:
-            event = h11.Request(
-                method=request.method, target=request.target, headers=request.framed(feed.begun)
-            )
-            self._connection.write(self._http.send(event))
-        except h11.LocalProtocolError as error:
-            self._fail(f"the request cannot be sent: {str(error)[:_COMPLAINT]}")
-            return
+        chunks = request.chunked or (feed.begun and request.length is None)
+        self._owed = None if chunks else request.length or 0
+        self._connection.write(request.head(feed.begun))
         feed.attach(self._connection.transport)
 
     def _send_body(self, data: bytes) -> None:
         assert self._connection is not None
         self._body_sent = True
-        try:
-            pieces = self._http.send_with_data_passthrough(h11.Data(data=data))
-        except h11.LocalProtocolError:
+        if self._owed is None:
+            self._connection.write_all(chunked.chunk(data))
+            return
+        self._owed -= len(data)
+        if self._owed < 0:
             self._fail("the request body is longer than its Content-Length")
             return
-        assert pieces is not None
-        self._connection.write_all(pieces)
+        self._connection.write(data)
 
     def _send_end(self) -> None:
         assert self._connection is not None
-        try:
-            self._connection.write(self._http.send(h11.EndOfMessage()))
-        except h11.LocalProtocolError:
+        if self._owed:
             self._fail("the request body is shorter than its Content-Length")
             return
+        if self._owed is None:
+            self._connection.write(chunked.LAST)
         self._request_done = True
 
     # The response.
@@ -185,45 +183,34 @@ class HttpUpstream:
             self._connect()
             return
         self._answered = True
-        self._http.receive_data(data)
         try:
-            while True:
-                event = self._http.next_event()
-                if event is h11.NEED_DATA:
+            while (found := self._head.feed(data)) is not None:
+                head, data = found
+                if not head.interim:
+                    self._begin_body(head, data)
                     return
-                if isinstance(event, h11.Response):
-                    break
-                # An interim answer, such as 100 or 103: the protocol has no place for it.
-        except h11.RemoteProtocolError as error:
-            self._fail(f"the server's answer is not HTTP: {str(error)[:_COMPLAINT]}")
-            return
-        self._begin_body(event)
+                if head.status == 101:
+                    raise BadHead("it switches protocols, which nobody asked for")
+                self._receiver.interim(response_head(head.status, head.reason, head.fields))
+                if self._over or not data:
+                    return
+        except BadHead as error:
+            self._fail(f"the server's answer is not HTTP: {error}")
 
-    def _begin_body(self, response: h11.Response) -> None:
-        """Choose how the body is delimited (RFC 9112, section 6.3) and take what came with the head."""
-        fields = dict(response.headers)
-        connection = fields.get(b"connection", b"").lower()
-        self._reusable = response.http_version >= b"1.1" and b"close" not in connection
-        if self._request.method == b"HEAD" or response.status_code in (204, 304):
-            self.received = self._receive_counted
-        elif b"transfer-encoding" in fields:
+    def _begin_body(self, head: RawHead, rest: bytes) -> None:
+        """Choose how the body is delimited and take what came with the head."""
+        body = framing(head, self._request.method)
+        self._reusable = body.persistent
+        if body.chunked:
+            self._chunks = ChunkedDecoder()
             self.received = self._receive_chunked
-        elif b"content-length" in fields:
-            self._left = int(fields[b"content-length"])
+        elif body.length is not None:
+            self._left = body.length
             self.received = self._receive_counted
         else:
-            self._reusable = False
             self.received = self._receive_rest
-        self._receiver.head(
-            response_head(response.status_code, response.reason, response.headers.raw_items())
-        )
-        if self._over:
-            return
-        if self.received == self._receive_chunked:
-            self._receive_chunked(b"")
-            return
-        rest = self._http.trailing_data[0]
-        if rest or (self.received == self._receive_counted and not self._left):
+        self._receiver.head(response_head(head.status, head.reason, body.fields))
+        if not self._over and (rest or (body.length is not None and not self._left)):
             self.received(rest)
 
     def _receive_counted(self, data: bytes) -> None:
@@ -243,27 +230,19 @@ class HttpUpstream:
         self._receiver.body(data)
 
     def _receive_chunked(self, data: bytes) -> None:
-        if data:
-            self._http.receive_data(data)
-        pieces: list[bytes] = []
-        failed = ""
-        event: object = None
-        try:
-            while True:
-                event = self._http.next_event()
-                if isinstance(event, h11.Data):
-                    pieces.append(event.data)
-                else:
-                    break
-        except h11.RemoteProtocolError as error:
-            failed = f"the server's answer is not HTTP: {str(error)[:_COMPLAINT]}"
+        chunks = self._chunks
+        pieces = chunks.feed(data)
         if pieces:
-            self._receiver.body(b"".join(pieces))
-        if failed:
-            self._fail(failed)
-        elif isinstance(event, h11.EndOfMessage):
-            if self._http.trailing_data[0]:
+            self._receiver.body(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if self._over:
+            return
+        if chunks.failed:
+            self._fail(f"the server's answer is not HTTP: {chunks.failed}")
+        elif chunks.done:
+            if chunks.rest:
                 self._reusable = False
+            if chunks.trailers:
+                self._receiver.trailers(end_to_end(chunks.trailers))
             self._complete()
 
     # The end.

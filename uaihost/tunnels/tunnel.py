@@ -18,7 +18,7 @@ from uaihost.interfaces import Outlet
 from uaihost.tunnels.head import ResponseHead
 from uaihost.tunnels.upstream import Upstream
 from uaihost.wire.codec import encode
-from uaihost.wire.frames import TunnelAck, TunnelClose
+from uaihost.wire.frames import Header, TunnelAck, TunnelClose
 
 
 @attrs.define
@@ -210,12 +210,18 @@ class Tunnel:
     def connected(self) -> None:
         self._life.connected()
 
+    def interim(self, head: ResponseHead) -> None:
+        """Revision 1 has no place for it."""
+
     def head(self, head: ResponseHead) -> None:
         self._life.answered(head)
 
     def body(self, data: bytes) -> None:
         self._traffic.sent += len(data)
         self._outlet.write(data)
+
+    def trailers(self, fields: list[Header]) -> None:
+        """Revision 1 has no place for them."""
 
     def ended(self, reason: str) -> None:
         self._life.ended(reason)

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from uaihost.interfaces import Address
 from uaihost.tunnels.head import ResponseHead
+from uaihost.wire.frames import Header
 
 # Bytes read from the kernel at once, and written to the socket before it pauses its producer: Twisted has one
 # number for both. The link splits what is larger into messages of this size, which would cost a copy.
@@ -48,16 +49,25 @@ class Upstream(Protocol):
 
 
 class Receiver(Protocol):
-    """Whom an upstream reports to: `connected`*, `head`, `body`*, then `ended`; or `failed` at any point."""
+    """Whom an upstream reports to.
+
+    `connected`*, `interim`*, `head`, `body`*, `trailers`?, then `ended`; or `failed` at any point.
+    """
 
     def connected(self) -> None:
         """There is a connection; the request is on its way."""
+
+    def interim(self, head: ResponseHead) -> None:
+        """The server says something before its answer (a status below 200)."""
 
     def head(self, head: ResponseHead) -> None:
         """The server's answer begins."""
 
     def body(self, data: bytes) -> None:
         """Bytes for the bridge."""
+
+    def trailers(self, fields: list[Header]) -> None:
+        """Fields after the answer's body; at least one."""
 
     def ended(self, reason: str) -> None:
         """The last report: the answer is complete."""

@@ -263,16 +263,16 @@ class ResponseHeadTests(SynchronousTestCase):
     def test_order_and_case_stay_and_hop_by_hop_headers_go(self) -> None:
         head = response_head(
             200,
-            b"Fine",
+            "Fine",
             [
-                (b"x-B", b"1"),
-                (b"Connection", b"close, X-Hop"),
-                (b"X-hop", b"2"),
-                (b"Set-Cookie", b"a"),
-                (b"TRANSFER-ENCODING", b"chunked"),
-                (b"X-a", b"\xe9"),
-                (b"Set-Cookie", b"b"),
-                (b"Keep-Alive", b"timeout=5"),
+                ("x-B", "1"),
+                ("Connection", "close, X-Hop"),
+                ("X-hop", "2"),
+                ("Set-Cookie", "a"),
+                ("TRANSFER-ENCODING", "chunked"),
+                ("X-a", "é"),
+                ("Set-Cookie", "b"),
+                ("Keep-Alive", "timeout=5"),
             ],
         )
         self.assertEqual(
@@ -281,8 +281,8 @@ class ResponseHeadTests(SynchronousTestCase):
         )
 
     def test_a_missing_reason_is_the_usual_one(self) -> None:
-        self.assertEqual(response_head(404, b"", []).text, "Not Found")
-        self.assertEqual(response_head(799, b"", []).text, "")
+        self.assertEqual(response_head(404, "", []).text, "Not Found")
+        self.assertEqual(response_head(799, "", []).text, "")
 
 
 # What a server sends, the head that is made of it, and what follows it.
