@@ -151,7 +151,8 @@ class Deflate:
         if history is not None and self._keeps_history:
             self._compressor, self._history = compressor, history
             deep = len(smaller) < _DEEP[self._deep] * size
-            if deep != self._deep:
+            if deep != self._deep and not self._slow and not self._middling:
+                # The next one is of another level, and refers to nothing before it.
                 self._deep = deep
                 self._compressor = None
         return smaller
