@@ -62,8 +62,9 @@ class SlowLink:
         try:
             holders = [self._namespace() for _ in ADDRESSES]
             inside = [("nsenter", f"--net=/proc/{holder.pid}/ns/net") for holder in holders]
-            for words in inside:
-                subprocess.run([*words, "tee", str(_CONGESTION)], input=control.encode(), check=True)
+            for prefix in inside:
+                setting = [*prefix, "tee", str(_CONGESTION)]
+                subprocess.run(setting, input=control.encode(), stdout=subprocess.DEVNULL, check=True)
             self.place = Place(host=inside[0], bridge=inside[1], address=ADDRESSES[1])
             module = [sys.executable, "-m", "benchmarks.emulator", *(str(holder.pid) for holder in holders)]
             how = {"rate": RATE, "delay": DELAY, "limit": LIMIT, "loss": loss, "seed": SEED}
