@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
+from autobahn.websocket.compress import PerMessageDeflateOffer
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from uaihost.link.compression import LARGEST, SMALLEST_SLOW, gains
+from uaihost.link import compression
 from uaihost.link.endpoint import WebSocketEndpoint
 from uaihost.link.socket import MessageSocket
 from uaihost.test.link.ends import Network
+from uaihost.test.link.test_compression import Reader
 from uaihost.test.support import given, settings, strategies
 
 
@@ -76,8 +79,9 @@ class SocketTests(SynchronousTestCase):
         if step == 7:
             sent = [(binary, payload[:5000]) for binary, payload in sent]
         for (binary, payload), (_, _, compress) in zip(sent, messages, strict=True):
-            pair.host.socket.send_message(payload, binary, compress)
-            pair.bridge.socket.send_message(payload, binary, compress)
+            speaker = payload[:1] if binary else None
+            pair.host.socket.send_message(payload, binary, compress, speaker)
+            pair.bridge.socket.send_message(payload, binary, compress, speaker)
         pair.carry(step)
         self.assertEqual(pair.bridge.heard, sent)
         self.assertEqual(pair.host.heard, sent)
@@ -93,10 +97,59 @@ class SocketTests(SynchronousTestCase):
         self.assertLess(sizes[0], 200)
         self.assertGreater(sizes[1], 10_000)
 
-    def test_frames_of_some_length_gain(self) -> None:
-        self.assertEqual(
-            [gains(bytes(n)) for n in (SMALLEST_SLOW - 1, SMALLEST_SLOW, LARGEST, LARGEST + 1)], [0, 1, 1, 0]
-        )
+    def test_what_a_message_took_on_the_wire(self) -> None:
+        pair = Pair()
+        socket, io = pair.host.socket, pair.network.pumps[0].clientIO
+        text = bytes(random.Random(1).choices(b"some words ", k=20_000))
+        noise = random.Random(2).randbytes(20_000)
+        for payload, compress in ((text, True), (text, False), (noise, True), (text[:200], True)):
+            taken = socket.send_message(payload, True, compress)
+            data = io.getOutBuffer()
+            # A frame's header of four bytes, and its mask.
+            self.assertEqual(len(data), 8 + taken)
+            pair.network.pumps[0].serverIO.bufferReceived(data)
+            self.assertEqual(taken < len(payload), compress and payload is text)
+        self.assertTrue(pair.bridge.heard == [(True, each) for each in (text, text, noise, text[:200])])
+        socket.abort()
+        self.assertEqual(socket.send_message(text, True, True), 0)
+
+    def test_a_history_and_the_speed_of_the_link_reach_the_compressor(self) -> None:
+        pair = Pair()
+        noise = random.Random(2).randbytes(5000) + bytes(2000)
+        for end, other in ((pair.host, pair.bridge), (pair.bridge, pair.host)):
+            sizes = [end.socket.send_message(noise, True, True, who) for who in ("a", "a", "b", None, None)]
+            self.assertLess(sizes[1], 500)
+            self.assertGreater(min(sizes[0], *sizes[2:]), 5000)
+            short = b"word " * 100
+            self.assertEqual(end.socket.send_message(short, False, True), 500)
+            end.socket.set_uplink(10_000.0)
+            self.assertLess(end.socket.send_message(short, False, True), 50)
+            pair.carry(1 << 30)
+            self.assertEqual(other.heard, [(True, noise)] * 5 + [(False, short)] * 2)
+
+    def test_no_more_history_than_the_other_end_takes(self) -> None:
+        for history, window in ((True, 9), (False, 15), (False, 10)):
+            offer = PerMessageDeflateOffer(
+                request_no_context_takeover=not history, request_max_window_bits=window
+            )
+            self.patch(compression, "offers", lambda offer=offer: [offer])
+            pair = Pair()
+            reader = Reader(window, history)
+            compressed = 0
+            near, far = (random.Random(3).randbytes(size) for size in (400, 2000))
+            for payload in (far + far, (near + near) * 2, near + near + far):
+                pair.bridge.socket.send_message(payload, True, True, "a")
+                # A server masks nothing: two bytes, and the length in two.
+                frame = pair.network.pumps[0].serverIO.getOutBuffer()
+                pair.network.pumps[0].clientIO.bufferReceived(frame)
+                if frame[0] & 0x40:
+                    self.assertEqual(reader.read(frame[4:]), payload)
+                    compressed += 1
+            self.assertEqual([len(payload) for _, payload in pair.host.heard], [4000, 1600, 2800])
+            self.assertGreaterEqual(compressed, 1)
+
+    def test_a_host_does_not_renounce_its_history(self) -> None:
+        self.assertNotIn(b"no_context_takeover", Pair().request)
 
     def test_an_address_of_version_six_stands_in_brackets(self) -> None:
         self.assertIn(b"\r\nHost: [::1]:8789\r\n", Pair().request)
@@ -153,3 +206,11 @@ class SocketTests(SynchronousTestCase):
         pair.network.flush()
         self.assertEqual(pair.host.heard, [])
         self.assertIn("exceeds payload limit", pair.host.closes[0][1])
+
+    def test_what_is_no_deflate_stream_ends_the_connection(self) -> None:
+        for payload in (b"\xff" * 50, bytes.fromhex("f348cdc9c90700"), b"\x07"):
+            pair = Pair()
+            pair.bridge.socket.sendFrame(opcode=2, payload=payload, rsv=4)
+            pair.network.flush()
+            self.assertEqual(pair.host.heard, [])
+            self.assertIn("cannot be decompressed", pair.host.closes[0][1])
