@@ -190,11 +190,13 @@ class HostSession:
 
     def _pause(self) -> None:
         self._silence.hold(True)
+        self.outbound.deaf(True)
         self._socket.pause_reading()
 
     def _resume(self) -> None:
         if not self._over:
             self._silence.hold(False)
+            self.outbound.deaf(False)
             self._socket.resume_reading()
 
     # ---- link.socket.Receiver
@@ -217,6 +219,9 @@ class HostSession:
             self.end(REFUSED, "the first frame must be auth")
             return
         self.tunnels.binary(payload)
+
+    def marked(self, payload: bytes) -> None:
+        self.outbound.marked(payload)
 
     def closed(self, code: int | None, reason: str) -> None:
         self._finish()

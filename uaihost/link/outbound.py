@@ -1,12 +1,13 @@
 """The order in which everything leaves: the only producer on the socket to the other end.
 
-Control frames leave first, in order. Tunnels take turns by bytes (deficit round robin, Shreedhar and Varghese
-1995), and one that begins to speak comes before those that speak all the time, for one turn (RFC 8290,
-section 4.2), so that a key stroke does not wait behind downloads. Nothing is written while the transport is
-full; what waits is bounded, because every tunnel's producer is paused above its share.
+Control frames leave first, in order; then what is urgent of mux.1; then tunnels that say little (a key
+stroke, an echo); then all others, in fair turns of small size (link.turns). Of those no more is on the way to
+the other end than fills it (link.flight), so that whatever comes first really arrives first. What tunnels say
+within one turn of the reactor leaves together, frames of mux.1 in one message. What waits is bounded: every
+tunnel's producer is paused above its share.
 
-Both ends of the link use it. It knows tunnel ids and opaque payloads, and neither sockets below nor tunnels
-above. Invariant: while the transport has room and no turn is running, nothing waits.
+Both ends of the link use it. It knows tunnels and opaque payloads, and neither sockets below nor tunnels
+above. Invariant: when nothing is scheduled, what waits waits for the transport, the other end or credit.
 """
 
 from __future__ import annotations
@@ -15,38 +16,55 @@ from collections import deque
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from zope.interface import implementer
 
 from uaihost.interfaces import Outlet
-from uaihost.wire.codec import encode
-from uaihost.wire.frames import TunnelData
-
-# Bytes a tunnel may send in its turn. Larger turns cost fewer switches; at 10 MB/s this one takes 6.5 ms.
-QUANTUM = 64 * 1024
-
-# Bytes of tunnel data in one message; what is longer is split.
-MESSAGE_LIMIT = 128 * 1024
+from uaihost.link.compression import Gain
+from uaihost.link.flight import Flight
+from uaihost.link.outlet import DRY, IDLE, QUEUED, SOON, Pairs, Queue, Stream
+from uaihost.link.turns import Turns
+from uaihost.wire import mux
+from uaihost.wire.credit import SendWindow
 
 # Bytes that may wait for one tunnel before its producer is paused, and at which it is resumed: enough to fill
 # the transport's buffer at once when a turn comes.
 HIGH_WATER = 256 * 1024
 LOW_WATER = 64 * 1024
 
-# Bytes that may wait for all tunnels together, so that a hundred of them do not take a hundred shares.
+# Bytes that may wait for all tunnels together, so that a hundred of them do not take a hundred shares. What
+# waits for the credit of tunnels whose readers are slow counts apart, or they would stop all others.
 TOTAL_HIGH_WATER = 4 * 1024 * 1024
 TOTAL_LOW_WATER = 2 * 1024 * 1024
 
-# Bytes that a waiting unit counts beside its payload: its objects here and its header on the wire. Without it
-# a tunnel that writes single bytes would hold a hundred times its share.
-UNIT_COST = 128
+# Bytes that a tunnel may send in a round trip, and in SPARSE_TIME seconds at least, to go before the others
+# and beyond the window: what people type and what answers them.
+SPARSE = 4 * 1024
+SPARSE_TIME = 0.01
+
+# Bytes that a message takes on the wire beside its payload (RFC 6455, section 5.2).
+MESSAGE_COST = 8
+
+# Bytes of DATA up to which nothing is said of a message's compression; they go with whatever goes.
+_NEUTRAL = 256
+
+# The socket is told of the way's speed when it changes by this share.
+_RATE_CHANGE = 0.25
 
 
 class Messages(Protocol):
     """The socket below (link.socket.MessageSocket)."""
 
-    def send_message(self, payload: bytes, binary: bool, compress: bool) -> None:
-        """One message."""
+    def send_message(
+        self, payload: bytes, binary: bool, compress: bool, history: object | None = None
+    ) -> int:
+        """One message; the bytes of its payload on the wire."""
+
+    def send_mark(self, payload: bytes) -> None:
+        """A ping, whose pong comes to `Outbound.marked`."""
+
+    def set_uplink(self, rate: float | None) -> None:
+        """What the way to the other end takes, bytes per second."""
 
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
         """`producer` is paused and resumed as the transport's room goes and comes."""
@@ -54,42 +72,87 @@ class Messages(Protocol):
 
 @implementer(IPushProducer)
 class Outbound:
-    """The scheduler of one connection.
+    """The scheduler of one connection (interfaces.LinkOutput).
 
-    total: bytes that wait for tunnels; control_waiting: bytes of control frames that wait;
-    full_since: when the transport became full, on the clock; None while it has room.
+    total: bytes that wait for tunnels' turns; held: those that wait for credit of their tunnels;
+    control_waiting: bytes of control frames that wait; full_since: when the transport became full, on the
+    clock; None while it has room; gone: the connection is lost; window: link.outlet.Keeper.
     """
+
+    gone: bool
+    full_since: float | None
 
     def __init__(self, socket: Messages, clock: IReactorTime) -> None:
         self._socket = socket
         self._clock = clock
-        self._lost = False
-        self._turning = False
+        self._flight = Flight()
+        self._uplink: float | None = None
+        self._pumping = False
+        self._scheduled: IDelayedCall | None = None
         self._control: deque[tuple[bytes, bool]] = deque()
-        # Tunnels with something to send: those that have just begun to, and those in rotation.
-        self._fresh: deque[_Outlet] = deque()
-        self._rotation: deque[_Outlet] = deque()
+        self._urgent: deque[bytes] = deque()
+        self._soon: dict[Queue, None] = {}
+        self._turns: Turns[Queue] = Turns()
+        self._dry: dict[Queue, None] = {}
         # Paused tunnels with little left, which wait until the total has fallen; in order.
-        self._starved: dict[_Outlet, None] = {}
+        self._starved: dict[Queue, None] = {}
         self._room: list[Deferred[bool]] = []
+        # The message of mux.1 that is being put together, and what is said of its compression.
+        self._pieces: list[bytes] = []
+        self._gathered = 0
+        self._gain: Gain | None = None
+        self._plain = False
+        self.gone = False
+        self.window = SendWindow(mux.LINK_WINDOW)
         self.total = 0
+        self.held = 0
         self.control_waiting = 0
         self.full_since: float | None = None
         socket.registerProducer(self, True)
 
+    # ---- interfaces.LinkOutput
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds to the other end and back, smoothed; None: not known."""
+        return self._flight.round_trip
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes per second that the way to the other end takes; None: not known."""
+        return self._flight.rate
+
     def control(self, payload: bytes, compress: bool = False) -> None:
         """A text message before anything of the tunnels; in order among its like."""
-        if self._lost:
+        if self.gone:
             return
-        if self.full_since is None and not self._turning:
-            self._socket.send_message(payload, False, compress)
+        if self.full_since is None and not self._pumping:
+            self._send(payload, False, compress)
+            self._mark()
         else:
             self._control.append((payload, compress))
             self.control_waiting += len(payload)
 
+    def urgent(self, frame: bytes) -> None:
+        """A frame of mux.1 before anything that waits in outlets."""
+        if not self.gone:
+            self._urgent.append(frame)
+            self._schedule()
+
     def outlet(self, tunnel_id: str) -> Outlet:
-        """A tunnel's way out; to be finished or discarded at its end."""
-        return _Outlet(self, encode(TunnelData(tunnelId=tunnel_id)))
+        """A way out for a tunnel of revision 1; to be finished or discarded at its end."""
+        return Pairs(self, tunnel_id)
+
+    def stream(self, number: int) -> Outlet:
+        """The same for one of mux.1."""
+        return Stream(self, number)
+
+    def credit(self, size: int) -> None:
+        """The other end takes `size` more bytes of all tunnels of mux.1. Raises: credit.WindowOverflow."""
+        self.window.add(size)
+        self._schedule()
+
+    # ---- for who owns the connection
 
     def room(self) -> Deferred[bool]:
         """Fires when no control frame waits and the tunnels have had their turn; False when the link is lost.
@@ -98,27 +161,49 @@ class Outbound:
         """
         done: Deferred[bool] = Deferred()
         self._room.append(done)
-        if self._lost or (self.full_since is None and not self._turning):
-            self._tell_room(not self._lost)
+        if self.gone or (self.full_since is None and not self._pumping and self._flight.room > 0):
+            self._tell_room(not self.gone)
         return done
+
+    def marked(self, payload: bytes) -> None:
+        """A pong came."""
+        if self.gone:
+            return
+        self._flight.answered(payload, self._clock.seconds())
+        rate = self._flight.rate
+        known = self._uplink
+        if rate is not None and (known is None or abs(rate - known) > _RATE_CHANGE * known):
+            self._uplink = rate
+            self._socket.set_uplink(rate)
+        if self._soon or self._turns or self._room:
+            self._schedule()
+
+    def deaf(self, deaf: bool) -> None:
+        """Nothing is read from the socket any more, or again: marks say nothing meanwhile."""
+        self._flight.deaf(deaf)
+        self._schedule()
 
     def lost(self) -> None:
         """The connection is gone: drop everything. Later calls of every kind do nothing."""
-        if self._lost:
+        if self.gone:
             return
-        self._lost = True
-        for ring in (self._fresh, self._rotation):
-            for outlet in ring:
-                self.total -= outlet.forget()
-                outlet.listed = False
-            ring.clear()
-        self._control.clear()
+        self.gone = True
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+            self._scheduled = None
+        for outlet in (*self._soon, *self._dry, *self._turns.clear()):
+            outlet.place = IDLE
+            outlet.forget()
+        self._soon.clear()
+        self._dry.clear()
         self._starved.clear()
-        self.control_waiting = 0
-        assert self.total == 0, self.total
+        self._control.clear()
+        self._urgent.clear()
+        self._pieces.clear()
+        self.total = self.held = self.control_waiting = self._gathered = 0
         self._tell_room(False)
 
-    # IPushProducer, called by the transport.
+    # ---- IPushProducer, called by the transport
 
     def pauseProducing(self) -> None:
         if self.full_since is None:
@@ -126,217 +211,215 @@ class Outbound:
 
     def resumeProducing(self) -> None:
         self.full_since = None
-        self._take_turns()
+        self._pump()
 
     def stopProducing(self) -> None:
         self.lost()
 
-    # For the outlets.
+    # ---- link.outlet.Keeper
 
-    def _put(self, outlet: _Outlet, unit: tuple[bool, bytes]) -> None:
-        if self.full_since is None and not self._turning:
-            # Nothing waits: no turn to take.
-            self._transmit(outlet, unit)
-            return
-        cost = len(unit[1]) + UNIT_COST
-        outlet.units.append(unit)
-        outlet.waiting += cost
-        self.total += cost
-        if not outlet.listed:
-            outlet.listed = True
-            outlet.deficit = QUANTUM
-            self._fresh.append(outlet)
-        if not outlet.paused and (outlet.waiting > HIGH_WATER or self.total > TOTAL_HIGH_WATER):
+    def put(self, outlet: Queue, cost: int) -> None:
+        """`outlet` has a unit of `cost` bytes more."""
+        if outlet.place == DRY:
+            self.held += cost
+        else:
+            self.total += cost
+            if outlet.place == IDLE:
+                self._place(outlet)
+            self._schedule()
+        held = self.held if outlet.place == DRY else self.total
+        if not outlet.paused and (outlet.waiting > HIGH_WATER or held > TOTAL_HIGH_WATER):
             outlet.pause()
 
-    def _take_turns(self) -> None:
-        """Send until the transport is full or nothing waits."""
-        if self._turning or self._lost:
+    def credited(self, outlet: Queue) -> None:
+        """`outlet`, which was dry, may send."""
+        del self._dry[outlet]
+        self.held -= outlet.waiting
+        self.total += outlet.waiting
+        outlet.place = IDLE
+        self._place(outlet)
+        self._schedule()
+
+    def withdraw(self, outlet: Queue) -> None:
+        """Nothing of `outlet` waits any more."""
+        if outlet.place == DRY:
+            del self._dry[outlet]
+            self.held -= outlet.forget()
+        else:
+            if outlet.place == SOON:
+                del self._soon[outlet]
+            elif outlet.place == QUEUED:
+                self._turns.remove(outlet)
+            self.total -= outlet.forget()
+        outlet.place = IDLE
+        self._starved.pop(outlet, None)
+        self._relieve(None)
+        if self._room:
+            self._schedule()
+
+    def message(self, payload: bytes, binary: bool, gain: Gain | None = None) -> None:
+        """A message of revision 1, at once."""
+        self._flush()
+        self._send(payload, binary, gain is not None and gain.worth(payload), gain)
+
+    def frame(self, payload: bytes) -> None:
+        """A frame of mux.1, with the message that is being put together."""
+        self._pieces.append(payload)
+        self._gathered += len(payload)
+        if self._gathered >= self._flight.chunk:
+            self._flush()
+
+    def data(self, header: bytes, data: bytes, gain: Gain) -> None:
+        """A DATA frame of mux.1, with the message if that is to be compressed like it."""
+        if len(data) > _NEUTRAL:
+            if gain.worth(data):
+                if self._plain or (self._gain is not None and self._gain is not gain):
+                    self._flush()
+                self._gain = gain
+            else:
+                if self._gain is not None:
+                    self._flush()
+                self._plain = True
+        self._pieces.append(header)
+        self._gathered += len(header)
+        self.frame(data)
+
+    # ---- inside
+
+    def _schedule(self) -> None:
+        """Send once all that happens in this turn of the reactor has happened."""
+        if self._scheduled is None and self.full_since is None and not self._pumping and not self.gone:
+            self._scheduled = self._clock.callLater(0, self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = None
+        if self.full_since is None:
+            self._pump()
+
+    def _pump(self) -> None:
+        """Send until nothing may leave any more."""
+        if self._pumping or self.gone:
             return
-        self._turning = True
+        self._pumping = True
         tunnels_sent = False
         try:
-            while self.full_since is None:
+            while self.full_since is None and not self.gone:
                 if self._control:
                     payload, compress = self._control.popleft()
                     self.control_waiting -= len(payload)
-                    self._socket.send_message(payload, False, compress)
-                elif ring := self._fresh or self._rotation:
+                    self._send(payload, False, compress)
+                elif self._urgent:
+                    self.frame(self._urgent.popleft())
+                elif (outlet := self._next()) is not None:
                     tunnels_sent = True
-                    self._turn(ring)
+                    self._serve(outlet)
                 else:
-                    assert self.total == 0, self.total
                     break
+                self._mark()
+            self._flush()
         finally:
-            self._turning = False
-        if not self._control and (tunnels_sent or self.full_since is None):
+            self._pumping = False
+        self._pumped(tunnels_sent)
+
+    def _pumped(self, tunnels_sent: bool) -> None:
+        if self.gone:
+            return
+        free = self.full_since is None and self._flight.room > 0
+        if free:
+            self._flight.idle()
+        self._mark()
+        if not self._control and (tunnels_sent or free):
             self._tell_room(True)
 
-    def _turn(self, ring: deque[_Outlet]) -> None:
-        """One step of the tunnel at the head of `ring`: send a unit, or go to the end of the rotation."""
-        outlet = ring[0]
-        if not outlet.units:
-            ring.popleft()
-            if ring is self._fresh:
-                # Not forgotten at once: one that sends a little again and again must not always come first.
-                self._rotation.append(outlet)
-            else:
-                outlet.listed = False
-        elif outlet.deficit <= 0:
-            outlet.deficit += QUANTUM
-            ring.popleft()
-            self._rotation.append(outlet)
-        else:
-            unit, cost = outlet.take()
-            outlet.deficit -= cost
-            self.total -= cost
-            self._transmit(outlet, unit)
-            self._relieve(outlet)
+    def _next(self) -> Queue | None:
+        """Whose turn it is; None while nobody may send."""
+        credit = self.window.left > 0
+        room = self._flight.room - self._gathered
+        while self._soon and room + self._flight.reserve > 0:
+            outlet = next(iter(self._soon))
+            del self._soon[outlet]
+            if outlet.spent + outlet.waiting <= SPARSE and (credit or not outlet.needs_credit()):
+                outlet.place = IDLE
+                return outlet
+            self._queue(outlet)
+        if room <= 0 or not self._turns.any(credit):
+            return None
+        outlet = self._turns.take(credit)
+        outlet.place = IDLE
+        return outlet
 
-    def _transmit(self, outlet: _Outlet, unit: tuple[bool, bytes]) -> None:
-        """A unit to the socket. Framing of a tunnel's bytes has its only place here."""
-        is_data, payload = unit
-        if is_data:
-            self._socket.send_message(outlet.header, False, False)
-        self._socket.send_message(payload, is_data, False)
-
-    def _relieve(self, outlet: _Outlet) -> None:
-        """Let producers go on for which there is room again."""
-        if self._lost:
+    def _serve(self, outlet: Queue) -> None:
+        """The turn of `outlet`, which is nowhere."""
+        size = outlet.send(self._flight.chunk)
+        if self.gone:
             return
-        if outlet.paused and outlet.waiting <= LOW_WATER:
+        self.total -= size
+        outlet.spent += size
+        self._turns.served(outlet, size)
+        if outlet.waiting:
+            if outlet.dry():
+                self._dry_up(outlet)
+            else:
+                self._queue(outlet)
+        self._relieve(outlet)
+
+    def _place(self, outlet: Queue) -> None:
+        """`outlet` has something to send and is nowhere."""
+        if outlet.dry():
+            self._dry_up(outlet)
+            return
+        now = self._clock.seconds()
+        if not 0 <= now - outlet.since <= max(SPARSE_TIME, self._flight.round_trip or 0.0):
+            outlet.since, outlet.spent = now, 0
+        if outlet.spent + outlet.waiting <= SPARSE:
+            outlet.place = SOON
+            self._soon[outlet] = None
+        else:
+            self._queue(outlet)
+
+    def _queue(self, outlet: Queue) -> None:
+        outlet.place = QUEUED
+        self._turns.add(outlet, outlet.needs_credit())
+
+    def _dry_up(self, outlet: Queue) -> None:
+        outlet.place = DRY
+        self._dry[outlet] = None
+        self.total -= outlet.waiting
+        self.held += outlet.waiting
+
+    def _flush(self) -> None:
+        """The message of mux.1 that was put together leaves."""
+        if not self._pieces:
+            return
+        payload = b"".join(self._pieces)
+        gain = self._gain
+        self._pieces.clear()
+        self._gathered = 0
+        self._gain, self._plain = None, False
+        self._send(payload, True, gain is not None, gain)
+
+    def _send(self, payload: bytes, binary: bool, compress: bool, gain: Gain | None = None) -> None:
+        """A message to the socket."""
+        size = self._socket.send_message(payload, binary, compress, gain)
+        self._flight.sent(size + MESSAGE_COST)
+        if compress and gain is not None:
+            gain.learn(len(payload), size)
+
+    def _mark(self) -> None:
+        now = self._clock.seconds()
+        if self._flight.due(now):
+            self._socket.send_mark(self._flight.mark(now))
+
+    def _relieve(self, outlet: Queue | None) -> None:
+        """Let producers go on for which there is room again; `outlet` has sent something."""
+        if outlet is not None and outlet.paused and outlet.waiting <= LOW_WATER:
             self._starved[outlet] = None
-        while self._starved and self.total <= TOTAL_LOW_WATER:
+        while self._starved and self.total <= TOTAL_LOW_WATER and not self.gone:
             first = next(iter(self._starved))
             del self._starved[first]
             first.resume()
-
-    def _withdraw(self, outlet: _Outlet) -> None:
-        """Nothing of `outlet` waits any more."""
-        self.total -= outlet.forget()
-        self._starved.pop(outlet, None)
-        if outlet.listed:
-            outlet.listed = False
-            (self._fresh if outlet in self._fresh else self._rotation).remove(outlet)
-        self._relieve(outlet)
 
     def _tell_room(self, room: bool) -> None:
         waiting, self._room = self._room, []
         for done in waiting:
             done.callback(room)
-
-
-class _Outlet:
-    """One tunnel's queue; the public part is interfaces.Outlet.
-
-    units: (is data, payload), in order; waiting: their cost in bytes; deficit: bytes left in this turn.
-    """
-
-    __slots__ = (
-        "_finished",
-        "_gone",
-        "_outbound",
-        "_producer",
-        "deficit",
-        "header",
-        "listed",
-        "paused",
-        "units",
-        "waiting",
-    )
-
-    def __init__(self, outbound: Outbound, header: bytes) -> None:
-        self._outbound = outbound
-        self._producer: IPushProducer | None = None
-        self._finished = False
-        self._gone = False
-        self.header = header
-        self.units: deque[tuple[bool, bytes]] = deque()
-        self.waiting = 0
-        self.deficit = 0
-        self.listed = False
-        self.paused = False
-
-    def frame(self, payload: bytes) -> None:
-        """One text message (an encoded frame)."""
-        if self._open():
-            self._outbound._put(self, (False, payload))
-
-    def write(self, data: bytes) -> None:
-        """Bytes of the tunnel."""
-        if not data or not self._open():
-            return
-        if len(data) <= MESSAGE_LIMIT:
-            self._outbound._put(self, (True, data))
-            return
-        for start in range(0, len(data), MESSAGE_LIMIT):
-            self._outbound._put(self, (True, data[start : start + MESSAGE_LIMIT]))
-
-    def finish(self, payload: bytes) -> None:
-        """The last frame."""
-        if self._open():
-            self._finished = True
-            self.unregisterProducer()
-            self._outbound._put(self, (False, payload))
-
-    def discard(self) -> None:
-        """Drop what waits; nothing is sent any more."""
-        if not self._gone:
-            self._gone = True
-            self.paused = False
-            self.unregisterProducer()
-            self._outbound._withdraw(self)
-
-    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
-        """Pause and resume `producer`, a push producer, as this tunnel's share fills and empties."""
-        assert streaming, "an outlet takes push producers only"
-        assert self._producer is None, "an outlet has one producer"
-        self._producer = producer
-        if self.paused:
-            producer.pauseProducing()
-
-    def unregisterProducer(self) -> None:
-        """It is not paused or resumed any more."""
-        self._producer = None
-
-    def _open(self) -> bool:
-        if self._gone or self._outbound._lost:
-            return False
-        assert not self._finished, "nothing follows an outlet's last frame"
-        return True
-
-    # For the scheduler.
-
-    def take(self) -> tuple[tuple[bool, bytes], int]:
-        """The next unit and its cost; small pieces of data that follow one another become one."""
-        is_data, payload = self.units.popleft()
-        cost = len(payload) + UNIT_COST
-        if is_data and len(payload) < QUANTUM and self.units:
-            pieces = [payload]
-            size = len(payload)
-            while self.units and self.units[0][0] and size + len(self.units[0][1]) <= QUANTUM:
-                piece = self.units.popleft()[1]
-                pieces.append(piece)
-                size += len(piece)
-                cost += len(piece) + UNIT_COST
-            if len(pieces) > 1:
-                payload = b"".join(pieces)
-        self.waiting -= cost
-        assert self.waiting >= 0, self.waiting
-        return (is_data, payload), cost
-
-    def forget(self) -> int:
-        """Drop every unit; the cost of what was dropped."""
-        dropped, self.waiting = self.waiting, 0
-        self.units.clear()
-        return dropped
-
-    def pause(self) -> None:
-        self.paused = True
-        if self._producer is not None:
-            self._producer.pauseProducing()
-
-    def resume(self) -> None:
-        self.paused = False
-        if self._producer is not None:
-            self._producer.resumeProducing()

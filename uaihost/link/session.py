@@ -102,6 +102,7 @@ class Session:
         if not self._holds:
             self._socket.pause_reading()
             self._silence.hold(True)
+            self.outbound.deaf(True)
         self._holds.add(reason)
 
     def release(self, reason: object) -> None:
@@ -111,6 +112,7 @@ class Session:
         self._holds.remove(reason)
         if not self._holds:
             self._silence.hold(False)
+            self.outbound.deaf(False)
             self._socket.resume_reading()
 
     # link.socket.Receiver
@@ -139,6 +141,9 @@ class Session:
             log.warn("{size} bytes of the bridge were dropped: no tunnel.data before them", size=len(payload))
             return
         self._call("tunnel.data", self._inbound.binary, tunnel_id, payload)
+
+    def marked(self, payload: bytes) -> None:
+        self.outbound.marked(payload)
 
     def closed(self, code: int | None, reason: str) -> None:
         self.heartbeat.stop()

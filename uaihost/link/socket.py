@@ -53,6 +53,9 @@ class Receiver(Protocol):
     def binary(self, payload: bytes) -> None:
         """A binary message."""
 
+    def marked(self, payload: bytes) -> None:
+        """The other end has read up to a mark (`MessageSocket.send_mark`)."""
+
     def closed(self, code: int | None, reason: str) -> None:
         """The last call: the connection is gone.
 
@@ -118,6 +121,16 @@ class MessageSocket(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignor
                 return len(smaller)
         self.sendMessage(payload, isBinary=binary, doNotCompress=True)
         return len(payload)
+
+    def send_mark(self, payload: bytes) -> None:
+        """A ping of at most 125 bytes, answered when the other end has read all before it."""
+        if self.state == self.STATE_OPEN:
+            self.sendFrame(opcode=9, payload=payload)
+
+    @property
+    def smallest(self) -> int:
+        """Bytes of the shortest message that is compressed at all."""
+        return MAX_MESSAGE + 1 if self._deflate is None else self._deflate.smallest
 
     def set_uplink(self, rate: float | None) -> None:
         """What the way to the other end takes, bytes per second; None: not known."""
@@ -198,6 +211,10 @@ class MessageSocket(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignor
             self._receiver.binary(payload)
         else:
             self._receiver.text(payload)
+
+    def onPong(self, payload: bytes) -> None:
+        if self._receiver is not None:
+            self._receiver.marked(payload)
 
     def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
         done = super().onCloseFrame(code, reasonRaw)

@@ -187,9 +187,18 @@ class FakeSocket:
     def attach(self, receiver: Any) -> None:
         self.receiver = receiver
 
-    def send_message(self, payload: bytes, binary: bool, compress: bool) -> None:
+    def send_message(
+        self, payload: bytes, binary: bool, compress: bool, history: object | None = None
+    ) -> int:
         if self.closed is None:
             self.sent.append({"binary": payload} if binary else json.loads(payload))
+        return len(payload)
+
+    def send_mark(self, payload: bytes) -> None:
+        """Nobody answers it."""
+
+    def set_uplink(self, rate: float | None) -> None:
+        raise AssertionError("without an answer nothing is known")
 
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
         assert streaming

@@ -246,6 +246,7 @@ class TunnelFrameTests(BridgeCase):
         place = Destination("host-1", "t", "preview", "web")
         for _ in range(2):
             table.open(Side(), place, RequestLine("GET", "/", []), False)
+        self.clock.advance(0)
         opened = [frame for frame in socket.sent if frame["kind"] == "tunnel.open"]
         first, second = (frame["tunnelId"] for frame in opened)
         socket.hear(kind="tunnel.ack", tunnelId=first, ok=True, status=200, statusText="OK", headers=[])

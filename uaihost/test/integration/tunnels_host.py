@@ -47,7 +47,7 @@ class FramedLink(Protocol):
         self.transport.setTcpNoDelay(True)
         self.transport.bufferSize = 128 * 1024
         outbound = Outbound(self, reactor)
-        self._table.link_up(outbound.outlet, self)
+        self._table.link_up(outbound, self, lambda reason: None)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._table.stop()
@@ -85,8 +85,17 @@ class FramedLink(Protocol):
 
     # link.outbound.Messages
 
-    def send_message(self, payload: bytes, binary: bool, compress: bool) -> None:
+    def send_message(
+        self, payload: bytes, binary: bool, compress: bool, history: object | None = None
+    ) -> int:
         self.transport.writeSequence([FRAME.pack(binary, len(payload)), payload])
+        return len(payload)
+
+    def send_mark(self, payload: bytes) -> None:
+        """Nobody answers it."""
+
+    def set_uplink(self, rate: float | None) -> None:
+        raise AssertionError("without an answer nothing is known")
 
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
         self.transport.registerProducer(producer, streaming)

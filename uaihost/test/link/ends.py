@@ -27,9 +27,9 @@ _MIGRATIONS = Path(uaihost.__file__).parent.parent / "migrations"
 
 
 class BridgeEnd:
-    """The bridge's end of one connection. pongs: whether it answers pings.
+    """The bridge's end of one connection. pongs: whether it answers pings of both kinds.
 
-    frames, texts, binaries: what the host sent; closes: how the connection ended.
+    frames, texts, binaries: what the host sent; marks: what it answered; closes: how the connection ended.
     """
 
     socket: MessageSocket
@@ -39,11 +39,14 @@ class BridgeEnd:
         self.frames: list[Any] = []
         self.texts: list[bytes] = []
         self.binaries: list[bytes] = []
+        self.marks: list[bytes] = []
         self.closes: list[tuple[int | None, str]] = []
 
     def opened(self, socket: MessageSocket) -> None:
         self.socket = socket
         socket.attach(self)
+        if not self.pongs:
+            socket.onPing = lambda payload: None
 
     def text(self, payload: bytes) -> None:
         frame = from_host(payload)
@@ -55,6 +58,9 @@ class BridgeEnd:
 
     def binary(self, payload: bytes) -> None:
         self.binaries.append(payload)
+
+    def marked(self, payload: bytes) -> None:
+        self.marks.append(payload)
 
     def closed(self, code: int | None, reason: str) -> None:
         self.closes.append((code, reason))
@@ -110,9 +116,10 @@ class Network:
         return succeed(client)
 
     def flush(self) -> None:
-        """Carry everything that is on its way."""
+        """Carry everything that is on its way, and what is said at once."""
+        self.clock.advance(0)
         while sum(pump.flush() for pump in self.pumps):
-            pass
+            self.clock.advance(0)
 
     def advance(self, seconds: float) -> None:
         """Let time pass, a second at a time, and carry what is said."""

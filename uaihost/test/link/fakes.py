@@ -22,12 +22,15 @@ class Sent:
 class Pipe:
     """A socket (link.outbound.Messages) that is full above `capacity` bytes, like Twisted's transports.
 
-    sent: all messages; closes: what `close` was called with. `drain` makes room.
+    sent: all messages; marks: all pings, which nobody answers; uplinks: the speeds it was told; closes: what
+    `close` was called with. `drain` makes room.
     """
 
     def __init__(self, capacity: int = TRANSPORT_BUFFER) -> None:
         self.capacity = capacity
         self.sent: list[Sent] = []
+        self.marks: list[bytes] = []
+        self.uplinks: list[float | None] = []
         self.closes: list[tuple[int, str]] = []
         self.traffic = False
         self.reading = True
@@ -39,7 +42,9 @@ class Pipe:
         assert streaming and self.producer is None
         self.producer = producer
 
-    def send_message(self, payload: bytes, binary: bool, compress: bool) -> None:
+    def send_message(
+        self, payload: bytes, binary: bool, compress: bool, history: object | None = None
+    ) -> int:
         # The bytes that a tunnel.data announced follow it, whatever its own bytes did to the room.
         assert not self.full or binary, "written while full"
         self.sent.append(Sent(payload, binary, compress))
@@ -48,6 +53,13 @@ class Pipe:
             self.full = True
             assert self.producer is not None
             self.producer.pauseProducing()
+        return len(payload)
+
+    def send_mark(self, payload: bytes) -> None:
+        self.marks.append(payload)
+
+    def set_uplink(self, rate: float | None) -> None:
+        self.uplinks.append(rate)
 
     def drain(self) -> None:
         self.held = 0

@@ -99,7 +99,7 @@ class LinkTests(SynchronousTestCase):
         self.network.flush()
         self.assertEqual([command.commandId for command in self.commands], ["c"])
         self.assertEqual(self.data, [("t1", b"down" * 50_000)])
-        self.assertEqual(bridge.binaries, [b"up" * 50_000])
+        self.assertEqual(b"".join(bridge.binaries), b"up" * 50_000)
 
     def test_a_compressed_frame_arrives_whole(self) -> None:
         bridge = self.start()

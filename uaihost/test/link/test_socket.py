@@ -24,6 +24,7 @@ class Log:
     def __init__(self, socket: MessageSocket) -> None:
         self.socket = socket
         self.heard: list[tuple[bool, bytes]] = []
+        self.marks: list[bytes] = []
         self.closes: list[tuple[int | None, str]] = []
         socket.attach(self)
 
@@ -32,6 +33,9 @@ class Log:
 
     def binary(self, payload: bytes) -> None:
         self.heard.append((True, payload))
+
+    def marked(self, payload: bytes) -> None:
+        self.marks.append(payload)
 
     def closed(self, code: int | None, reason: str) -> None:
         self.closes.append((code, reason))
@@ -122,7 +126,9 @@ class SocketTests(SynchronousTestCase):
             self.assertGreater(min(sizes[0], *sizes[2:]), 5000)
             short = b"word " * 100
             self.assertEqual(end.socket.send_message(short, False, True), 500)
+            self.assertGreater(end.socket.smallest, 500)
             end.socket.set_uplink(10_000.0)
+            self.assertLess(end.socket.smallest, 500)
             self.assertLess(end.socket.send_message(short, False, True), 50)
             pair.carry(1 << 30)
             self.assertEqual(other.heard, [(True, noise)] * 5 + [(False, short)] * 2)

@@ -31,12 +31,22 @@ class RealLink:
     def __init__(self) -> None:
         self._messages: list[tuple[bytes, bool]] = []
         self._scheduler: IPushProducer | None = None
-        self._outbound = Outbound(self, Clock())
+        self._clock = Clock()
+        self._outbound = Outbound(self, self._clock)
 
     # link.outbound.Messages
 
-    def send_message(self, payload: bytes, binary: bool, compress: bool) -> None:
+    def send_message(
+        self, payload: bytes, binary: bool, compress: bool, history: object | None = None
+    ) -> int:
         self._messages.append((payload, binary))
+        return len(payload)
+
+    def send_mark(self, payload: bytes) -> None:
+        """Nobody answers it."""
+
+    def set_uplink(self, rate: float | None) -> None:
+        raise AssertionError("without an answer nothing is known")
 
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
         self._scheduler = producer
