@@ -19,8 +19,8 @@ from autobahn.websocket.compress import (
 )
 from isal import isal_zlib
 
-# Bytes. Below, a frame fits one TCP segment either way and only costs time.
-SMALLEST = 1024
+# Bytes. Below, what is saved is a segment or none, which a link takes in less time than deflate.
+SMALLEST = 2048
 
 # Bytes, the same on a slow link, where a segment costs time by its length. Below, deflate's own words eat
 # what is gained.
@@ -129,6 +129,11 @@ class Deflate:
             self._slow, self._middling = slow, middling
             self._forget()
 
+    @property
+    def smallest(self) -> int:
+        """Bytes of the shortest message that is compressed."""
+        return SMALLEST_SLOW if self._slow else SMALLEST
+
     def compress(self, payload: bytes, history: object | None = None) -> bytes | None:
         """The payload of a message with RSV1 set; None when it is better sent as it is.
 
@@ -136,7 +141,7 @@ class Deflate:
         that no message's length tells anything of another speaker's; None: never.
         """
         size = len(payload)
-        if size < (SMALLEST_SLOW if self._slow else SMALLEST):
+        if size < self.smallest:
             return None
         if history is None or history is not self._history:
             self._forget()

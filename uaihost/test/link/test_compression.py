@@ -132,8 +132,8 @@ class SendingTests(SynchronousTestCase):
 
     def test_the_length_of_a_message_tells_nothing_of_another_speaker(self) -> None:
         """A guess of what another one said costs as much right as wrong."""
-        secret = b"set-cookie: session=" + NOISE[:600].hex().encode()
-        right, wrong = secret, b"set-cookie: session=" + NOISE[700:1300].hex().encode()
+        secret = b"set-cookie: session=" + NOISE[:2000].hex().encode()
+        right, wrong = secret, b"set-cookie: session=" + NOISE[3000:5000].hex().encode()
         for speaker in ("b", None):
             lengths = set()
             for said in (right, wrong):
@@ -165,6 +165,7 @@ class SendingTests(SynchronousTestCase):
         end = deflate()
         for rate, smallest in ((None, SMALLEST), (50e6, SMALLEST), (1000.0, SMALLEST_SLOW)):
             end.set_uplink(rate)
+            self.assertEqual(end.smallest, smallest)
             self.assertIs(end.compress(bytes(smallest - 1)), None)
             self.assertIsNot(end.compress(bytes(smallest)), None)
 
