@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from benchmarks.processes import Broken, Process, free_port
+from benchmarks.processes import PATIENCE, Broken, Process, free_port
 from benchmarks.servers import Servers
 from uaihost.test.integration.node import node
 
@@ -98,6 +98,7 @@ class Bridged:
 
     def __init__(self, kind: Kind, bench: Bench, servers: Servers, place: Place = LOOPBACK) -> None:
         self.kind = kind
+        self._place = place
         data = Path(tempfile.mkdtemp(prefix=kind.subject, dir=bench.folder))
         words = [*place.bridge, node(), str(bench.packages / "bridge.mjs"), *kind.words()]
         self.bridge = Process(words, data / "bridge.log", talks=True, env={"BRIDGE_ADDRESS": place.address})
@@ -127,7 +128,8 @@ class Bridged:
         return self.bridge.ask({"do": measure, **arguments}, seconds)
 
     def stop(self) -> None:
-        self.host.stop()
+        # What waits to be sent over a slow link would hold up a host that ends in good order.
+        self.host.stop(patience=PATIENCE if self._place == LOOPBACK else 0)
         self.bridge.stop()
 
 

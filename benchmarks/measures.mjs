@@ -12,9 +12,6 @@ import { performance } from "node:perf_hooks";
 const HEADERS = [["Host", "web.preview.example"], ["Accept", "*/*"]];
 const UPGRADE = [...HEADERS, ["Connection", "Upgrade"], ["Upgrade", "echo"]];
 
-// How long answers may still come after the last question.
-const GRACE = 5000;
-
 // Tunnels opened at once where many are opened.
 const BATCH = 50;
 
@@ -26,8 +23,8 @@ const pause = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000
 
 // Asks every `interval` ms for `seconds`, by the clock and not by the answers: a stall delays every question
 // behind it, each is timed from the moment it was due, and one that is never answered counts with the time
-// it has waited. `ask(number)` returns a promise. Resolves with the times.
-function probe(interval, seconds, lost, ask) {
+// it has waited, at most `grace` ms after the last. `ask(number)` returns a promise. Resolves with the times.
+function probe(interval, seconds, grace, lost, ask) {
   const first = performance.now() + interval;
   const total = Math.floor((seconds * 1000) / interval);
   const times = new Array(total).fill(null);
@@ -49,7 +46,7 @@ function probe(interval, seconds, lost, ask) {
         const number = asked;
         ask(number).then(() => answer(number), () => {});
       }
-      if (performance.now() > first + seconds * 1000 + GRACE) finish();
+      if (performance.now() > first + seconds * 1000 + grace) finish();
     };
     const timer = setInterval(turn, 1);
     lost.then(finish);
@@ -152,16 +149,17 @@ export function measures(link) {
 
     // Round trips of echoes every `interval` ms with `loads` downloads beside, and of commands and pings
     // every `control` ms. `drain`: wait until what the downloads left on the way is through.
-    async echo({ name, url, size, interval, seconds, loads, loadName, loadUrl, control, drain = true }) {
+    async echo({ name, url, size, interval, seconds, grace, loads, loadName, loadUrl, control, drain = true }) {
       const { tunnel, ask } = await echoing(name, url, size);
       const downloads = Array.from({ length: loads }, () => load(loadName, loadUrl));
       const began = performance.now();
       const before = downloads.reduce((sum, { bytes }) => sum + bytes, 0);
       const asked = link.command && control;
+      const probing = (every, ask) => probe(every, seconds, grace, link.lost, ask);
       const [times, commands, pings] = await Promise.all([
-        probe(interval, seconds, link.lost, ask),
-        asked ? probe(control, seconds, link.lost, () => link.command("taskStatus", ["no such task"])) : [],
-        asked ? probe(control, seconds, link.lost, () => link.ping()) : [],
+        probing(interval, ask),
+        asked ? probing(control, () => link.command("taskStatus", ["no such task"])) : [],
+        asked ? probing(control, () => link.ping()) : [],
       ]);
       const loaded = downloads.reduce((sum, { bytes }) => sum + bytes, 0) - before;
       const elapsed = since(began);

@@ -21,7 +21,11 @@ MB = 1e6
 
 @attrs.frozen
 class Effort:
-    """How much is done: seconds of each kind of sample, tunnels, bytes."""
+    """How much is done: seconds of each kind of sample, tunnels, bytes.
+
+    file: bytes of what is downloaded again and again; grace: seconds for which answers may still come; check:
+    seconds of the stream by which the slow link is checked.
+    """
 
     long: float = 2.0
     short: float = 1.5
@@ -31,10 +35,25 @@ class Effort:
     through: float = 10e9
     through_seconds: float = 25.0
     slow: float = 40.0
+    file: int = 64 << 20
+    grace: float = 5.0
+    check: float = 4.0
 
 
 # Enough to see that every measure works, and nothing more.
-QUICK = Effort(long=0.2, short=0.2, echo=0.6, idle=50, active=20, through=1e8, through_seconds=1, slow=2)
+QUICK = Effort(
+    long=0.2,
+    short=0.2,
+    echo=0.5,
+    idle=50,
+    active=20,
+    through=1e8,
+    through_seconds=1,
+    slow=1,
+    file=4 << 20,
+    grace=0.5,
+    check=1,
+)
 
 
 @attrs.frozen
@@ -75,7 +94,7 @@ def bulk(url: str) -> Callable[[Lane, Effort], Samples]:
 
 def upload(lane: Lane, effort: Effort) -> Samples:
     before = cpu(lane.pid)
-    found = lane.call("upload", name="node", url="/sink", bytes=64 << 20, seconds=effort.long)
+    found = lane.call("upload", name="node", url="/sink", bytes=effort.file, seconds=effort.long)
     used = cpu(lane.pid) - before
     return {"MB/s": found["bytes"] / MB / found["seconds"], "CPU s/GB": used / (found["bytes"] / 1e9)}
 
@@ -87,8 +106,8 @@ def requests(lane: Lane, effort: Effort) -> Samples:
     return {"per s": found["count"] / found["seconds"], "CPU ms each": used * 1000 / found["count"]}
 
 
-def _echo(lane: Lane, seconds: float, loads: int, **more: Any) -> dict[str, Any]:
-    order = {"size": 64, "interval": 5, "control": 20} | more
+def _echo(lane: Lane, effort: Effort, seconds: float, loads: int, **more: Any) -> dict[str, Any]:
+    order = {"size": 64, "interval": 5, "control": 20, "grace": effort.grace * 1000} | more
     return lane.call(
         "echo", name="node", url="/echo", seconds=seconds, loads=loads,
         loadName="web", loadUrl="/noise.bin", **order,
@@ -99,7 +118,7 @@ def echo(loads: int) -> Callable[[Lane, Effort], Samples]:
     """64 bytes there and back every 5 ms, and commands and pings every 20 ms, with downloads beside."""
 
     def take(lane: Lane, effort: Effort) -> Samples:
-        found = _echo(lane, effort.echo, loads)
+        found = _echo(lane, effort, effort.echo, loads)
         times = found["times"]
         taken = {"p50 ms": quantile(times, 0.5), "p99 ms": quantile(times, 0.99), "max ms": max(times)}
         for name, word in (("commands", "command"), ("pings", "ping")):
@@ -152,7 +171,7 @@ def slow(lane: Lane, effort: Effort) -> Samples:
     """Ten downloads over the slow link, key strokes, commands and pings every 100 ms beside."""
     before = memory(lane.pid, "VmRSS")
     forget_peak(lane.pid)
-    found = _echo(lane, effort.slow, 10, interval=100, control=100, drain=False)
+    found = _echo(lane, effort, effort.slow, 10, interval=100, control=100, drain=False)
     control = [*found["commands"], *found["pings"]]
     return {
         "key stroke p50 ms": quantile(found["times"], 0.5),

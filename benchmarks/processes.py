@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 # Seconds that a child may take to end before it is killed.
-_PATIENCE = 10
+PATIENCE = 10.0
 
 
 class Broken(Exception):
@@ -92,10 +92,11 @@ class Process:
     def broken(self, what: str) -> Broken:
         return Broken(f"{self.name}: {what}\n{self.log.read_text(errors='replace')[-2000:]}")
 
-    def stop(self) -> None:
+    def stop(self, patience: float = PATIENCE) -> None:
+        """End it; kill it when it is still there after `patience` seconds."""
         self.child.terminate()
         try:
-            self.child.wait(_PATIENCE)
+            self.child.wait(patience)
         except subprocess.TimeoutExpired:
             self.child.kill()
             self.child.wait()

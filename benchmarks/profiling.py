@@ -21,6 +21,7 @@ import attrs
 
 from benchmarks import report
 from benchmarks.lanes import BIN, MUX, Bench, Bridged
+from benchmarks.measures import Effort
 from benchmarks.processes import Process
 from benchmarks.run import HERE
 from benchmarks.servers import Servers, write_files
@@ -147,7 +148,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="uaihost-profile-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        write_files(folder / "files")
+        write_files(folder / "files", Effort().file)
         bench = Bench(folder, installed(HERE))
         servers = Servers(folder, folder / "files", bench.packages)
         try:

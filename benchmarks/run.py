@@ -27,9 +27,6 @@ HERE = Path(__file__).resolve().parent
 # Seconds in which the processes finish what the last measure left.
 _SETTLE = 0.3
 
-# Seconds of a stream by which the slow link is checked.
-_CHECK = 4.0
-
 
 class Run:
     """Measures once, by `measure`.
@@ -75,7 +72,7 @@ class Run:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="uaihost-benchmark-")))
             folder.chmod(0o755)
             self._bench = Bench(folder, installed(HERE), self._reference)
-            write_files(folder / "files")
+            write_files(folder / "files", self._effort.file)
             self._servers = self._serve(stack)
             for number in range(self._rounds):
                 for measure in self._measures:
@@ -137,7 +134,7 @@ class Run:
                 stack.callback(link.stop)
                 place = link.place
                 if measure.title not in self._links:
-                    self._links[measure.title] = found = link.check(_CHECK)
+                    self._links[measure.title] = found = link.check(self._effort.check)
                     print(f"the link of {measure.title}: {shown(found)}", flush=True)
                 servers = self._serve(stack, place.host)
             lane = self._start(kind, servers, place)

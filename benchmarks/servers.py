@@ -13,9 +13,6 @@ from uaihost.test.integration.node import node, node_folder
 
 MIB = 1 << 20
 
-# Bytes of the files that are downloaded again and again.
-FILE_SIZE = 64 * MIB
-
 # Bytes of text, at least, that are repeated to make such a file: many times deflate's window of 32 KiB.
 _TEXT = MIB
 
@@ -72,12 +69,15 @@ class Servers:
             process.stop()
 
 
-def write_files(folder: Path) -> None:
-    """noise.bin does not compress; text.js, .html and .json are npm's own, again and again; small.txt."""
+def write_files(folder: Path, size: int) -> None:
+    """noise.bin does not compress; text.js, .html and .json are npm's own, again and again; small.txt.
+
+    size: bytes of each but the last, whole MiB.
+    """
     folder.mkdir(mode=0o755)
     noise = random.Random(1)
     with (folder / "noise.bin").open("wb") as file:
-        for _ in range(FILE_SIZE // MIB):
+        for _ in range(size // MIB):
             file.write(noise.randbytes(MIB))
     base = node_folder()
     modules = (Path(node()).resolve().parents[1] if base is None else base) / "lib/node_modules"
@@ -88,6 +88,6 @@ def write_files(folder: Path) -> None:
         if len(text) < _TEXT:
             text = text * (1 + _TEXT // len(text))
         with (folder / f"text.{ending}").open("wb") as file:
-            while file.tell() < FILE_SIZE:
-                file.write(text[: FILE_SIZE - file.tell()])
+            while file.tell() < size:
+                file.write(text[: size - file.tell()])
     (folder / "small.txt").write_bytes(b"s" * 1024)
