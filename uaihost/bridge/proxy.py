@@ -124,8 +124,11 @@ class BrowserConnection(TwistedProtocol):
 
     def _advance(self) -> None:
         while not self._deaf:
+            http = self._http
+            # h11 alone takes lines that others read differently.
+            received = http.trailing_data[0] if http.their_state is h11.IDLE else b""
             try:
-                event = self._http.next_event()
+                event = http.next_event()
             except h11.RemoteProtocolError as error:
                 self._drop_tunnel("the browser broke HTTP")
                 self._answer(error.error_status_hint, "The request is not valid HTTP.", "Try again.")
@@ -142,7 +145,7 @@ class BrowserConnection(TwistedProtocol):
                     self._reading.hold("turn")
                 return
             if isinstance(event, h11.Request):
-                self._begin(event)
+                self._begin(event, heads.objection(received, event))
             elif isinstance(event, h11.Data) and self._tunnel is not None:
                 self._tunnel.write(bytes(event.data))
             elif isinstance(event, h11.EndOfMessage) and self._tunnel is not None and not self._upgrade:
@@ -152,12 +155,15 @@ class BrowserConnection(TwistedProtocol):
             elif isinstance(event, h11.ConnectionClosed):
                 self._lose()
 
-    def _begin(self, request: h11.Request) -> None:
+    def _begin(self, request: h11.Request, objection: str) -> None:
         self._stop_timer()
         self._request = request
         self._acked = False
         self._whole = False
-        self._upgrade = _asks_upgrade(request)
+        self._upgrade = heads.asks_upgrade(request)
+        if objection:
+            self._answer(400, objection, "Use another program to send it.")
+            return
         place = self._names.find(_header(request, b"host"))
         if isinstance(place, NoTask):
             self._answer(404, f"There is no task {place.label}.", "It may have been taken down.")
@@ -373,14 +379,6 @@ class BrowserConnection(TwistedProtocol):
 def _header(request: h11.Request, name: bytes) -> str:
     """A header's value, the first one; empty when it is not there."""
     return next((value.decode("latin-1") for key, value in request.headers if key == name), "")
-
-
-def _asks_upgrade(request: h11.Request) -> bool:
-    connection = ",".join(
-        value.decode("latin-1").lower() for key, value in request.headers if key == b"connection"
-    )
-    upgrades = any(key == b"upgrade" for key, _ in request.headers)
-    return upgrades and "upgrade" in (word.strip() for word in connection.split(","))
 
 
 def _sentence(text: str) -> str:
