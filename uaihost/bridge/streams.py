@@ -39,9 +39,11 @@ class Stream:
     """One tunnel: tunnel.Voice, and who takes its host's frames."""
 
     __slots__ = (
+        "_drains",
         "_held",
         "_interims",
         "_streams",
+        "_unpaid",
         "_window",
         "headed",
         "number",
@@ -65,15 +67,27 @@ class Stream:
         self._window = ReceiveWindow(mux.TUNNEL_WINDOW, TUNNEL_LIMIT)
         self._interims = 0
         self._held = 0
+        # Bytes for the host that need more credit than it gave; no sooner than that are they all sent.
+        self._unpaid = -mux.TUNNEL_WINDOW
+        self._drains = False
 
     # ---- tunnel.Voice
 
+    def write(self, data: bytes) -> None:
+        self._unpaid += len(data)
+        self.outlet.write(data)
+
     def end(self) -> None:
+        self._drains = True
         self.outlet.finish(mux.end_frame(self.number))
 
     def close(self, code: int, reason: str) -> None:
-        self.outlet.discard()
+        self.drop()
         self._streams.wire.urgent(mux.reset_frame(self.number, code, reason))
+
+    def drop(self) -> None:
+        self._drains = False
+        self.outlet.discard()
 
     def took(self, size: int) -> None:
         streams = self._streams
@@ -89,7 +103,9 @@ class Stream:
             self._streams.hold(change)
 
     def over(self) -> None:
-        self._streams.forget(self.number)
+        # What was written last may still wait for the host's credit, or for its word that it is not needed.
+        if not self._drains or self._unpaid <= 0:
+            self._streams.forget(self.number)
 
     @property
     def held(self) -> int:
@@ -121,10 +137,21 @@ class Stream:
 
     def reset(self, payload: bytes) -> None:
         reset = mux.read_reset(payload)
+        if self.tunnel.done:
+            self.lost()
         self.tunnel.stopped(reset.reason or "reset by the host")
 
+    def lost(self) -> None:
+        """Nothing of a tunnel that is over will be sent any more."""
+        self.drop()
+        self._streams.forget(self.number)
+
     def credit(self, payload: bytes) -> None:
-        self.outlet.credit(mux.read_credit(payload))
+        size = mux.read_credit(payload)
+        self.outlet.credit(size)
+        self._unpaid -= size
+        if self.tunnel.done and self._unpaid <= 0:
+            self._streams.forget(self.number)
 
 
 class Streams:
@@ -175,6 +202,8 @@ class Streams:
         self._broken = True
         self._let_stall()
         for stream in list(self._streams.values()):
+            if stream.tunnel.done:
+                stream.lost()
             stream.tunnel.stopped(reason)
 
     # ---- for the voices

@@ -52,11 +52,17 @@ class Voice(Protocol):
 
     outlet: Outlet
 
+    def write(self, data: bytes) -> None:
+        """Bytes for the host."""
+
     def end(self) -> None:
         """This side sends nothing more."""
 
     def close(self, code: int, reason: str) -> None:
         """This side wants nothing more; `code` is one of wire.mux's."""
+
+    def drop(self) -> None:
+        """The host wants nothing more: what has not left is thrown away."""
 
     def took(self, size: int) -> None:
         """The browser took so many bytes."""
@@ -94,6 +100,7 @@ class Reading:
 class BridgeTunnel:
     """One tunnel. It is the producer of the browser's transport, which pauses and resumes it.
 
+    done: nothing is called any more, and nothing said.
     half_closes: whether each direction ends on its own; otherwise `end_request` ends a plain request's body
     only.
     """
@@ -101,7 +108,6 @@ class BridgeTunnel:
     __slots__ = (
         "_acked",
         "_browser",
-        "_done",
         "_ended",
         "_kept",
         "_paused",
@@ -110,6 +116,7 @@ class BridgeTunnel:
         "_told",
         "_trailers",
         "_voice",
+        "done",
         "half_closes",
         "id",
     )
@@ -129,7 +136,7 @@ class BridgeTunnel:
         self._told = False
         # Why the host takes nothing more.
         self._stopped: str | None = None
-        self._done = False
+        self.done = False
 
     @property
     def outlet(self) -> Outlet:
@@ -141,7 +148,7 @@ class BridgeTunnel:
     def write(self, data: bytes) -> None:
         """Bytes of the request's body, or of an upgraded connection."""
         if not self._silent():
-            self._voice.outlet.write(data)
+            self._voice.write(data)
 
     def end_request(self) -> None:
         """The request's body is complete, or the browser's half of an upgraded connection is closed."""
@@ -153,7 +160,7 @@ class BridgeTunnel:
 
     def close(self, reason: str, code: int = CANCELLED) -> None:
         """The browser wants no more; nothing is called afterwards."""
-        if self._done:
+        if self.done:
             return
         if self._stopped is None and not (self._ended and self._trailers is not None):
             self._voice.close(code, reason)
@@ -168,7 +175,7 @@ class BridgeTunnel:
             data = bytes(self._kept.popleft())
             self._size -= len(data)
             self._browser.received(data)
-            if not self._done:
+            if not self.done:
                 self._voice.keeps(self._size)
                 self._took(len(data))
         if self._trailers is not None and not self._kept:
@@ -181,29 +188,29 @@ class BridgeTunnel:
 
     def informed(self, head: Head) -> None:
         """An interim answer."""
-        if not self._acked and not self._done:
+        if not self._acked and not self.done:
             self._browser.informed(head)
 
     def acked(self, head: Head) -> None:
         """The answer; a second one is ignored."""
-        if not self._acked and not self._done:
+        if not self._acked and not self.done:
             self._acked = True
             self._browser.acked(head)
 
     def refused(self, head: Head) -> None:
         """The answer, and the host knows the tunnel no more."""
         self._stopped = "refused"
-        self._voice.outlet.discard()
+        self._voice.drop()
         self._finish()
         self._browser.acked(head)
 
     def delivered(self, data: bytes) -> None:
         """Bytes of the response."""
-        if self._done:
+        if self.done:
             return
         if not self._paused and not self._kept:
             self._browser.received(data)
-            if not self._done:
+            if not self.done:
                 self._took(len(data))
             return
         if self._kept and len(self._kept[-1]) + len(data) <= PIECE:
@@ -215,7 +222,7 @@ class BridgeTunnel:
 
     def ended(self, trailers: Sequence[Header]) -> None:
         """The host sends nothing more; what is kept goes first. Before the answer it means nothing."""
-        if self._done or not self._acked or self._trailers is not None:
+        if self.done or not self._acked or self._trailers is not None:
             return
         self._trailers = trailers
         if not self._kept:
@@ -223,10 +230,10 @@ class BridgeTunnel:
 
     def stopped(self, reason: str) -> None:
         """The host ended the tunnel; what is kept goes first, unless the response is cut short anyway."""
-        if self._done or self._stopped is not None:
+        if self.done or self._stopped is not None:
             return
         self._stopped = reason
-        self._voice.outlet.discard()
+        self._voice.drop()
         if self._trailers is None or self._told:
             self._finish()
             self._browser.closed(reason)
@@ -238,7 +245,7 @@ class BridgeTunnel:
 
     def broken(self, code: int, reason: str) -> None:
         """Neither side ended it, but it cannot go on; `code` is one of wire.mux's."""
-        if not self._done:
+        if not self.done:
             self.close(reason, code)
             self._browser.closed(reason)
 
@@ -246,7 +253,7 @@ class BridgeTunnel:
 
     def _silent(self) -> bool:
         """Whether nothing may be sent any more."""
-        return self._done or self._ended or self._stopped is not None
+        return self.done or self._ended or self._stopped is not None
 
     def _took(self, size: int) -> None:
         # Nothing more comes of a response that is whole.
@@ -254,7 +261,7 @@ class BridgeTunnel:
             self._voice.took(size)
 
     def _tell_end(self) -> None:
-        if not self._told and not self._done:
+        if not self._told and not self.done:
             assert self._trailers is not None
             self._told = True
             self._browser.ended(self._trailers)
@@ -262,7 +269,7 @@ class BridgeTunnel:
 
     def _settle(self) -> None:
         """What was received has its end: is the rest over too?"""
-        if self._done:
+        if self.done:
             return
         if self._ended:
             self._finish()
@@ -271,7 +278,7 @@ class BridgeTunnel:
             self._browser.closed(self._stopped)
 
     def _finish(self) -> None:
-        self._done = True
+        self.done = True
         self._kept.clear()
         self._size = 0
         self._voice.keeps(0)

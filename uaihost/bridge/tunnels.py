@@ -50,12 +50,18 @@ class Spoken:
         self._closed = False
         self._stall: IDelayedCall | None = None
 
+    def write(self, data: bytes) -> None:
+        self.outlet.write(data)
+
     def end(self) -> None:
         self.outlet.frame(codec.encode(TunnelRequestEnd(self._id)))
 
     def close(self, code: int, reason: str) -> None:
         self._closed = True
         self.outlet.finish(codec.encode(TunnelClose(self._id, reason)))
+
+    def drop(self) -> None:
+        self.outlet.discard()
 
     def took(self, size: int) -> None:
         """Nothing to say: there is no credit."""

@@ -310,6 +310,25 @@ class CreditTests(StreamsCase):
         self.assertEqual((self.outlet().permitted, self.wire.permitted), (70_000, 5))
 
 
+    def test_the_rest_of_an_upload_gets_its_credit_though_the_response_is_whole(self) -> None:
+        for last in ("credit", "reset", "loss"):
+            self.setUp()
+            self.browser.tunnel.write(bytes(TUNNEL_WINDOW + 10))
+            self.hear(mux.end_frame(1))
+            self.browser.tunnel.end_request()
+            self.assertEqual(self.browser.calls, [("acked", 200), ("ended", [])])
+            self.hear(mux.credit_frame(1, 9))
+            self.assertEqual((self.outlet().permitted, len(self.streams)), (9, 1))
+            if last == "credit":
+                self.hear(mux.credit_frame(1, 1))
+            elif last == "reset":
+                self.hear(mux.reset_frame(1, mux.NOT_NEEDED, ""))
+            else:
+                self.streams.lost("lost")
+            self.assertEqual((len(self.streams), self.outlet().discarded), (0, last != "credit"))
+            self.assertEqual((self.browser.calls[-1], self.resets()), (("ended", []), []))
+
+
 class BrokenTests(StreamsCase):
     def test_what_is_no_row_of_frames_ends_the_connection(self) -> None:
         whole = mux.frame(DATA, 1, b"hello")
