@@ -27,6 +27,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--only", action="append", default=[], help="a word of the measures to take")
     parser.add_argument("--without", action="append", default=[], help="a word of the lanes to leave out")
     parser.add_argument("--out", type=Path, help="write all samples there as JSON")
+    parser.add_argument("--samples", type=Path, help="measure nothing; show the samples of such a file")
     parser.add_argument("--document", type=Path, help="put the tables there, between its two marks")
     parser.add_argument(
         "--congestion", default=slowlink.congestion(), help="TCP's congestion control on the slow link"
@@ -39,14 +40,17 @@ def main() -> int:
     given = options()
     # So that its processes end too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    effort = QUICK if given.quick else Effort()
-    reference = given.reference and given.reference.resolve()
-    run = Run(effort, given.rounds, reference, given.only, given.without, given.congestion)
-    try:
-        found = run.measure()
-    except Broken as error:
-        print(f"the benchmark broke: {error}", file=sys.stderr)
-        return 1
+    if given.samples is not None:
+        found = json.loads(given.samples.read_text())
+    else:
+        effort = QUICK if given.quick else Effort()
+        reference = given.reference and given.reference.resolve()
+        run = Run(effort, given.rounds, reference, given.only, given.without, given.congestion)
+        try:
+            found = run.measure()
+        except Broken as error:
+            print(f"the benchmark broke: {error}", file=sys.stderr)
+            return 1
     if given.out is not None:
         given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text(json.dumps(found, indent=1) + "\n")

@@ -36,8 +36,11 @@ _SHOWN = 15
 # Whose files are named by their path.
 _PACKAGES = ("uaihost", "twisted", "autobahn")
 
+# The frame below which the reactor works.
+_LOOP = "ReactorBase.mainLoop ("
+
 # Stacks seen more rarely are left out of what is kept: this part of all samples.
-_RARE = 0.0005
+_RARE = 0.001
 
 BEGIN = "<!-- made by `make profile`: begin -->"
 END = "<!-- made by `make profile`: end -->"
@@ -65,16 +68,23 @@ PATHS = (
 
 
 def stacks(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
-    """The stacks of py-spy's raw format, outermost frame first, with their samples."""
+    """The stacks of py-spy's raw format, what the reactor calls first, with their samples.
+
+    Other threads, which only wait here, are left out.
+    """
     for line in text.splitlines():
         words, _, count = line.rpartition(" ")
-        frames = tuple(short(frame) for frame in words.split(";"))
-        yield frames, int(count)
+        frames = words.split(";")
+        inside = [number for number, frame in enumerate(frames) if frame.startswith(_LOOP)]
+        if inside and frames[inside[0] + 1 :]:
+            yield tuple(short(frame) for frame in frames[inside[0] + 1 :]), int(count)
 
 
 def short(frame: str) -> str:
     """`name (link/outbound.py)` of a frame with its whole path and line."""
     name, _, place = frame.partition(" (")
+    if name.startswith("0x"):
+        name = "unnamed"
     place = re.sub(r":\d+\)?$", "", place).rstrip(")")
     parts = place.split("/")
     # The last of these names: a checkout's folder may have one too.

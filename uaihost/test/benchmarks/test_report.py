@@ -112,19 +112,21 @@ class ReportTests(SynchronousTestCase):
 
 class ProfileTests(SynchronousTestCase):
     RAW = (
-        "main (/usr/bin/twistd:3);run (/x/uaihost/site-packages/twisted/internet/base.py:9);"
-        "feed (/x/uaihost/link/outbound.py:8);send (libc.so.6) 30\n"
-        "main (/usr/bin/twistd:3);feed (/x/uaihost/link/outbound.py:8) 10\n"
+        "main (/usr/bin/twistd:3);ReactorBase.mainLoop (/x/uaihost/site-packages/twisted/internet/base.py:9);"
+        "doPoll (/x/uaihost/site-packages/twisted/internet/epollreactor.py:8);"
+        "feed (/x/uaihost/link/outbound.py:8);0x7f00 (libc.so.6) 30\n"
+        "ReactorBase.mainLoop (base.py:9);feed (/x/uaihost/link/outbound.py:8) 10\n"
+        "thread_run (libpython3.11.so.1.0);wait (threading.py:3) 1000\n"
     )
 
     def test_samples_of_functions(self) -> None:
         own, within, total = profiling.tables(self.RAW)
         self.assertEqual(total, 40)
-        self.assertEqual(own, {"send (libc.so.6)": 30, "feed (uaihost/link/outbound.py)": 10})
+        self.assertEqual(own, {"unnamed (libc.so.6)": 30, "feed (uaihost/link/outbound.py)": 10})
         self.assertEqual(within["feed (uaihost/link/outbound.py)"], 40)
-        self.assertEqual(within["run (twisted/internet/base.py)"], 30)
+        self.assertEqual(within["doPoll (twisted/internet/epollreactor.py)"], 30)
 
     def test_the_table_and_the_stacks(self) -> None:
         table = profiling.markdown("Bulk", self.RAW)
-        self.assertIn("| 75.0% | `send (libc.so.6)` | 100.0% | `feed (uaihost/link/outbound.py)` |", table)
-        self.assertTrue(profiling.collapsed(self.RAW).endswith("feed (uaihost/link/outbound.py) 10\n"))
+        self.assertIn("| 75.0% | `unnamed (libc.so.6)` | 100.0% | `feed (uaihost/link/outbound.py)` |", table)
+        self.assertTrue(profiling.collapsed(self.RAW).endswith("\nfeed (uaihost/link/outbound.py) 10\n"))
