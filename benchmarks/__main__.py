@@ -29,8 +29,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="write all samples there as JSON")
     parser.add_argument("--samples", type=Path, help="measure nothing; show the samples of such a file")
     parser.add_argument("--document", type=Path, help="put the tables there, between its two marks")
+    known = slowlink.congestion()
     parser.add_argument(
-        "--congestion", default=slowlink.congestion(), help="TCP's congestion control on the slow link"
+        "--congestion", default=known[0], choices=known, help="TCP's congestion control on the slow link"
     )
     parser.add_argument("--quick", action="store_true", help="see that all works; the figures mean nothing")
     return parser.parse_args()

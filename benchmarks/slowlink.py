@@ -42,10 +42,14 @@ def missing() -> str | None:
 # What a program in a namespace writes to choose how TCP controls congestion there.
 _CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 
+# What may be chosen there.
+_ALLOWED = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
 
-def congestion() -> str:
-    """TCP's congestion control on this machine."""
-    return _CONGESTION.read_text().strip()
+
+def congestion() -> list[str]:
+    """The ways of TCP's congestion control that a namespace may use, the machine's own first."""
+    own = _CONGESTION.read_text().strip()
+    return [own, *(name for name in _ALLOWED.read_text().split() if name != own)]
 
 
 class SlowLink:
