@@ -45,9 +45,6 @@ SPARSE_TIME = 0.01
 # Bytes that a message takes on the wire beside its payload (RFC 6455, section 5.2).
 MESSAGE_COST = 8
 
-# Bytes of DATA up to which nothing is said of a message's compression; they go with whatever goes.
-_NEUTRAL = 256
-
 # The socket is told of the way's speed when it changes by this share.
 _RATE_CHANGE = 0.25
 
@@ -65,6 +62,10 @@ class Messages(Protocol):
 
     def set_uplink(self, rate: float | None) -> None:
         """What the way to the other end takes, bytes per second."""
+
+    @property
+    def smallest(self) -> int:
+        """Bytes of the shortest message that is compressed at all."""
 
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
         """`producer` is paused and resumed as the transport's room goes and comes."""
@@ -101,7 +102,6 @@ class Outbound:
         self._pieces: list[bytes] = []
         self._gathered = 0
         self._gain: Gain | None = None
-        self._plain = False
         self.gone = False
         self.window = SendWindow(mux.LINK_WINDOW)
         self.total = 0
@@ -263,28 +263,25 @@ class Outbound:
         self._send(payload, binary, gain is not None and gain.worth(payload), gain)
 
     def frame(self, payload: bytes) -> None:
-        """A frame of mux.1, with the message that is being put together."""
-        self._pieces.append(payload)
-        self._gathered += len(payload)
-        if self._gathered >= self._flight.chunk:
-            self._flush()
+        """A frame of mux.1, with the message that is being put together; never with compressed bytes."""
+        self._gather(None, payload)
 
     def data(self, header: bytes, data: bytes, gain: Gain) -> None:
         """A DATA frame of mux.1, with the message if that is to be compressed like it."""
-        if len(data) > _NEUTRAL:
-            if gain.worth(data):
-                if self._plain or (self._gain is not None and self._gain is not gain):
-                    self._flush()
-                self._gain = gain
-            else:
-                if self._gain is not None:
-                    self._flush()
-                self._plain = True
-        self._pieces.append(header)
-        self._gathered += len(header)
-        self.frame(data)
+        compressed = len(data) >= self._socket.smallest and gain.worth(data)
+        self._gather(gain if compressed else None, header, data)
 
     # ---- inside
+
+    def _gather(self, gain: Gain | None, *pieces: bytes) -> None:
+        """Into one message. What is compressed is one tunnel's DATA alone (docs/adr/0007)."""
+        if self._pieces and gain is not self._gain:
+            self._flush()
+        self._gain = gain
+        self._pieces += pieces
+        self._gathered += sum(map(len, pieces))
+        if self._gathered >= self._flight.chunk:
+            self._flush()
 
     def _schedule(self) -> None:
         """Send once all that happens in this turn of the reactor has happened."""
@@ -395,7 +392,7 @@ class Outbound:
         gain = self._gain
         self._pieces.clear()
         self._gathered = 0
-        self._gain, self._plain = None, False
+        self._gain = None
         self._send(payload, True, gain is not None, gain)
 
     def _send(self, payload: bytes, binary: bool, compress: bool, gain: Gain | None = None) -> None:

@@ -176,6 +176,7 @@ class BrowserTransport(StringTransport):
 class FakeSocket:
     """link.socket.MessageSocket as a host's session uses it."""
 
+    smallest = 256
     traffic = False
 
     def __init__(self) -> None:

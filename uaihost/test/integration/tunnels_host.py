@@ -33,6 +33,7 @@ reactor: Any = global_reactor
 class FramedLink(Protocol):
     """The link: Outbound's socket below, LinkInput, and the reader of frames."""
 
+    smallest = 256
     transport: Any
 
     def __init__(self, upstream: Address) -> None:

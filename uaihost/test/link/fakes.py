@@ -26,6 +26,8 @@ class Pipe:
     `close` was called with. `drain` makes room.
     """
 
+    smallest = 256
+
     def __init__(self, capacity: int = TRANSPORT_BUFFER) -> None:
         self.capacity = capacity
         self.sent: list[Sent] = []

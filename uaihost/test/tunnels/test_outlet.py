@@ -28,6 +28,8 @@ class OutboundTests(OutletContract, SynchronousTestCase):
 class RealLink:
     """An Outbound over a socket in memory."""
 
+    smallest = 256
+
     def __init__(self) -> None:
         self._messages: list[tuple[bytes, bool]] = []
         self._scheduler: IPushProducer | None = None
