@@ -74,7 +74,13 @@ class Pipe(Upstream):
     def connected(self, pipe: Any) -> None:
         self.pipe = pipe
         pipe.dataReceived = self.answered
+        pipe.gone.addCallback(self.closed)
         pipe.transport.write(self.request)
+
+    def closed(self, reason: type) -> type:
+        if not self.is_lost:
+            self.close("upstream closed")
+        return reason
 
     def answered(self, data: bytes) -> None:
         self.early += data
@@ -90,6 +96,7 @@ class Pipe(Upstream):
         self.pipe.transport.write(data)
 
     def lost(self) -> None:
+        super().lost()
         self.pipe.transport.abortConnection()
 
 

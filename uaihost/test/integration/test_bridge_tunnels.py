@@ -57,9 +57,9 @@ class BridgeCase(TestCase):
         await bridge.started()
         return bridge
 
-    async def browser(self) -> Any:
+    async def browser(self, kind: type[Client] = Client) -> Any:
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.bridge.port)
-        client: Any = await endpoint.connect(Factory.forProtocol(Client))
+        client: Any = await endpoint.connect(Factory.forProtocol(kind))
         self.addCleanup(client.transport.abortConnection)
         return client
 
