@@ -47,7 +47,10 @@ SHORTEST_LASTS: Final = 10.0
 # What a fresh measurement of the shortest round trip takes the least of: one answer may come late by chance.
 _DRAIN_SAMPLES: Final = 3
 
-# Round trips, and seconds at least, for which a delivery rate counts.
+# Answers that must all have waited in a queue before the way is taken to be full.
+_FULL_SAMPLES: Final = 3
+
+# Shortest round trips, and seconds at least, for which a delivery rate counts.
 RATE_ROUNDS: Final = 10.0
 RATE_LASTS: Final = 1.0
 
@@ -110,7 +113,7 @@ class Flight:
         self._shortest = 0.0
         self._shortest_at = 0.0
         self._round_end = 0
-        self._round_least = 0.0
+        self._recent: deque[float] = deque(maxlen=_FULL_SAMPLES)
         self._rounds = 0
         self._draining: float | None = None
         self._drained: list[float] = []
@@ -203,14 +206,15 @@ class Flight:
         self.round_trip = took if self.round_trip is None else self.round_trip + (took - self.round_trip) / 8
         if first or took <= self._shortest:
             self._shortest, self._shortest_at = took, now
-        self._round_least = min(self._round_least, took)
         elapsed = max(now - mark.delivered_at, mark.at - mark.sent_at)
         if elapsed > 0:
             self._rated((mark.position - mark.delivered) / elapsed, mark.idle, now)
         if mark.delivered >= self._round_end:
-            self._round_over(mark.idle)
+            # What was on the way when the round began has arrived.
+            self._round_end = self._sent
+            self._rounds += 1
         if self._growing and not mark.idle:
-            self._size += arrived
+            self._grow(took, arrived)
         self._drain(mark, took, now)
         self._resize()
 
@@ -222,19 +226,19 @@ class Flight:
         while rates and rates[-1][1] <= rate:
             rates.pop()
         rates.append((now, rate))
-        oldest = now - max(RATE_LASTS, RATE_ROUNDS * (self.round_trip or 0.0))
+        oldest = now - max(RATE_LASTS, RATE_ROUNDS * self._shortest)
         while rates[0][0] < oldest:
             rates.popleft()
         self.rate = rates[0][1]
 
-    def _round_over(self, idle: bool) -> None:
-        """What was on the way when the round began has arrived."""
-        if self._growing and not idle and self._round_least > self._shortest + self._target():
-            # Even the fastest of a round waited in a queue: the way is full.
+    def _grow(self, took: float, arrived: int) -> None:
+        """At first the window doubles in a round trip, as long as it is what limits, until the way is full."""
+        self._recent.append(took)
+        if len(self._recent) == _FULL_SAMPLES and min(self._recent) > self._shortest + self._target():
+            # Even the fastest of these waited in a queue.
             self._growing = False
-        self._round_end = self._sent
-        self._round_least = float("inf")
-        self._rounds += 1
+        elif self._size < 2 * (self.under_way + arrived):
+            self._size += arrived
 
     def _drain(self, mark: _Mark, took: float, now: float) -> None:
         """Once the shortest round trip is old, let queues run empty and measure it anew."""
@@ -266,4 +270,6 @@ class Flight:
         self.window = int(min(max(size, least), MOST))
         self.chunk = min(max(self.window // CHUNK_SHARE, LEAST_CHUNK), MOST_CHUNK)
         # A mark for half of what may wait: what has no mark yet must fit in the window beside the way itself.
-        self._interval = max(LEAST // 8, min(int(rate * self._target() / 2), self.window // 2))
+        # As few marks as may be on the way must reach through all of it.
+        interval = min(int(rate * self._target() / 2), self.window // 2)
+        self._interval = max(interval, self.window // (MOST_MARKS - 4))
