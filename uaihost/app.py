@@ -50,7 +50,7 @@ from uaihost.state.database import Database
 from uaihost.tunnels.table import TunnelTable
 from uaihost.tunnels.targets import PortTable
 from uaihost.web.listeners import LocalListeners
-from uaihost.wire import frames
+from uaihost.wire import frames, mux
 from uaihost.workspaces.attachments import Attachments
 from uaihost.workspaces.workspaces import Workspaces
 
@@ -182,15 +182,18 @@ class Host(StagedService):
     def _make_link(self, agents: AgentRegistry, journal: EventJournal) -> Link:
         settings = self._settings
         runtimes: list[frames.Runtime] = []
+        features = [mux.FEATURE]
         link = Link(
             self._reactor,
             bridge_endpoint(self._reactor, settings.cloud_url, ca_file=settings.ca_file),
             Greeting(
                 settings.require_token(),
                 self._host_id,
-                lambda: frames.Capabilities(agents.capabilities(), runtimes),
+                lambda: frames.Capabilities(agents.capabilities(), runtimes, features),
             ),
-            Inbound(self._handlers(), self._tunnels.deliver, self._dispatch.bad_command),
+            Inbound(
+                self._handlers(), self._tunnels.deliver, self._tunnels.message, self._dispatch.bad_command
+            ),
             journal=journal,
             store=self._database,
             random=SystemRandom(),
@@ -211,7 +214,6 @@ class Host(StagedService):
             "tunnel.open": self._tunnels.open,
             "tunnel.requestEnd": self._tunnels.request_end,
             "tunnel.close": self._tunnels.close,
-            "bridge.hello": lambda frame: None,
             "gh.connect.set": self._no_github,
             "gh.connect.clear": self._no_github,
             "ssh.key.get": self._no_ssh,
@@ -228,7 +230,7 @@ class Host(StagedService):
         self._link.send(frames.SshKeyFailed(frame.userId, "unavailable: this host keeps no SSH keys yet"))
 
     def _link_up(self, session: Session, outbound: Outbound) -> None:
-        self._tunnels.link_up(outbound.outlet, session)
+        self._tunnels.link_up(outbound, session, session.broken)
         Deferred.fromCoroutine(self._announce(session)).addErrback(
             lambda failure: log.failure("the tasks could not be announced", failure)
         )

@@ -18,9 +18,21 @@ from uaihost.link.heartbeat import Heartbeat, Silence
 from uaihost.link.outbound import Outbound
 from uaihost.link.socket import MessageSocket
 from uaihost.wire.codec import BadFrame, encode, from_bridge
-from uaihost.wire.frames import Auth, Capabilities, Frame, HostCapabilities, Pong, TunnelData
+from uaihost.wire.frames import (
+    Auth,
+    BridgeHello,
+    Capabilities,
+    Frame,
+    HostCapabilities,
+    Pong,
+    TunnelData,
+)
+from uaihost.wire.mux import FEATURE
 
 log = Logger()
+
+# Close code for messages of mux.1 that cannot be read (docs/protocol.md, "mux.1").
+PROTOCOL_BROKEN = 4002
 
 
 @attrs.frozen
@@ -36,13 +48,15 @@ class Greeting:
 class Inbound:
     """Who takes what arrives.
 
-    frames: by `kind`, all but `pong` and `tunnel.data`, which the session reads itself.
+    frames: by `kind`, all but `pong`, `bridge.hello` and `tunnel.data`, which the session reads itself.
     binary: a tunnel's id and its bytes.
+    mux: a message of mux.1; from the `bridge.hello` on that agrees on it.
     bad_command: the id of a command that cannot be read and what is wrong with it; it must be answered.
     """
 
     frames: Mapping[str, Callable[[Any], None]]
     binary: Callable[[str, bytes], None]
+    mux: Callable[[bytes], None]
     bad_command: Callable[[str, str], None]
 
 
@@ -73,6 +87,7 @@ class Session:
         self._inbound = inbound
         self._ponged = proof.ponged
         self._announced: str | None = None
+        self._mux = False
         self._holds: set[object] = set()
         self.outbound = Outbound(socket, clock)
         self.heartbeat = Heartbeat(clock, self.outbound.control, proof.pinged)
@@ -94,6 +109,11 @@ class Session:
         """A control frame, before anything of the tunnels."""
         payload = encode(frame)
         self.outbound.control(payload, compression.gains(payload))
+
+    def broken(self, reason: str) -> None:
+        """The bridge does not keep to mux.1, and nothing that follows can be trusted: close."""
+        log.warn("the bridge broke the protocol, the connection is closed: {why}", why=reason)
+        self._socket.close(PROTOCOL_BROKEN, reason)
 
     # interfaces.LinkInput
 
@@ -123,6 +143,8 @@ class Session:
             self._announced = frame.tunnelId
         elif type(frame) is Pong:
             self._ponged(frame.ts)
+        elif type(frame) is BridgeHello:
+            self._mux = FEATURE in frame.features and FEATURE in self._greeting.capabilities().features
         elif type(frame) is BadFrame:
             log.warn("a frame of the bridge was dropped: {why}", why=frame.why)
             if frame.command_id is not None:
@@ -137,10 +159,12 @@ class Session:
 
     def binary(self, payload: bytes) -> None:
         tunnel_id, self._announced = self._announced, None
-        if tunnel_id is None:
+        if tunnel_id is not None:
+            self._call("tunnel.data", self._inbound.binary, tunnel_id, payload)
+        elif self._mux:
+            self._call("a message of mux.1", self._inbound.mux, payload)
+        else:
             log.warn("{size} bytes of the bridge were dropped: no tunnel.data before them", size=len(payload))
-            return
-        self._call("tunnel.data", self._inbound.binary, tunnel_id, payload)
 
     def marked(self, payload: bytes) -> None:
         self.outbound.marked(payload)

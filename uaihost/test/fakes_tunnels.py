@@ -1,4 +1,4 @@
-"""Verified fakes of what tunnels need of the link: `interfaces.Outlet` and `interfaces.LinkInput`.
+"""Verified fakes of what tunnels need of the link: `interfaces.LinkOutput` and `interfaces.LinkInput`.
 
 `OutletContract` is what an outlet promises; it runs against the fake and against `link.outbound`.
 """
@@ -13,7 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from uaihost.interfaces import Outlet
+from uaihost.wire import mux
 from uaihost.wire.codec import encode, from_host
+from uaihost.wire.credit import WindowOverflow
 from uaihost.wire.frames import Frame, TunnelAck
 
 # Bytes that may wait in one outlet before its producer is paused.
@@ -23,6 +25,8 @@ SHARE = 256 * 1024
 class FakeLink:
     """A link in memory. sent: what has left, in order: encoded frames and pairs of a tunnel's id and bytes.
 
+    muxed: the frames of mux.1 that have left, (type, tunnel, payload); link_credit: what it was given for all
+    tunnels, whose sum it does not bound; round_trip: seconds.
     holds: the reasons for which the input is held now; history: every hold and release; left: called whenever
     something has left.
     """
@@ -35,6 +39,24 @@ class FakeLink:
         self.holds: list[object] = []
         self.history: list[tuple[str, object]] = []
         self.outlets: list[FakeOutlet] = []
+        self.muxed: list[tuple[int, int, bytes]] = []
+        self.streams: dict[int, FakeOutlet] = {}
+        self.round_trip: float | None = 0.1
+        self.link_credit = 0
+
+    def control(self, payload: bytes, compress: bool = False) -> None:
+        self.sent.append(payload)
+
+    def stream(self, number: int) -> FakeOutlet:
+        made = self.streams[number] = FakeOutlet(self, number)
+        self.outlets.append(made)
+        return made
+
+    def urgent(self, frame: bytes) -> None:
+        self.muxed += mux.frames(frame)
+
+    def credit(self, size: int) -> None:
+        self.link_credit += size
 
     def outlet(self, tunnel_id: str) -> FakeOutlet:
         made = FakeOutlet(self, tunnel_id)
@@ -78,29 +100,35 @@ class FakeLink:
 
 
 class FakeOutlet:
-    """One tunnel's way out (interfaces.Outlet)."""
+    """One tunnel's way out (interfaces.Outlet): a name for revision 1, a number for mux.1.
 
-    def __init__(self, link: FakeLink, tunnel_id: str) -> None:
+    left: bytes that may leave for the credit there is. hints: what was said of compressing.
+    """
+
+    def __init__(self, link: FakeLink, tunnel: str | int) -> None:
         self._link = link
-        self._id = tunnel_id
-        self._waiting: list[bytes | tuple[str, bytes]] = []
+        self._tunnel = tunnel
+        # (is data, payload), in order.
+        self._waiting: list[tuple[bool, bytes]] = []
         self._size = 0
         self._finished = False
         self._gone = False
         self._paused = False
+        self.left = mux.TUNNEL_WINDOW if isinstance(tunnel, int) else 1 << 62
         self.producer: IPushProducer | None = None
+        self.hints: list[bool | None] = []
 
     def frame(self, payload: bytes) -> None:
-        self._put(payload)
+        self._put(False, payload)
 
     def write(self, data: bytes) -> None:
         assert type(data) is bytes
         if data:
-            self._put((self._id, data))
+            self._put(True, data)
 
     def finish(self, payload: bytes) -> None:
         self.unregisterProducer()
-        self._put(payload)
+        self._put(False, payload)
         self._finished = True
 
     def discard(self) -> None:
@@ -118,29 +146,56 @@ class FakeOutlet:
     def unregisterProducer(self) -> None:
         self.producer = None
 
-    def _put(self, item: bytes | tuple[str, bytes]) -> None:
+    def hint(self, gains: bool | None) -> None:
+        self.hints.append(gains)
+
+    def credit(self, size: int) -> None:
+        assert isinstance(self._tunnel, int), "revision 1 has no credit"
+        if self.left + size > mux.MAX_WINDOW:
+            raise WindowOverflow("a window of more than the largest")
+        self.left += size
+        if not self._link.blocked:
+            self.drain()
+
+    def _put(self, data: bool, payload: bytes) -> None:
         if self._gone:
             return
         assert not self._finished, "nothing follows an outlet's last frame"
-        self._waiting.append(item)
-        self._size += len(item if isinstance(item, bytes) else item[1])
+        self._waiting.append((data, payload))
+        self._size += len(payload)
         if not self._link.blocked:
             self.drain()
-        elif self._size > SHARE and not self._paused:
+        if self._size > SHARE and not self._paused:
             self._paused = True
             if self.producer is not None:
                 self.producer.pauseProducing()
 
     def drain(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        self._size = 0
-        self._link.sent += waiting
-        if waiting and self._link.left is not None:
+        left = False
+        while self._waiting and (self.left or not self._waiting[0][0]):
+            left = True
+            data, payload = self._waiting.pop(0)
+            if data and len(payload) > self.left:
+                self._waiting.insert(0, (True, payload[self.left :]))
+                payload = payload[: self.left]
+            self._size -= len(payload)
+            self._leave(data, payload)
+        if left and self._link.left is not None:
             self._link.left()
-        if self._paused:
+        if self._paused and self._size <= SHARE:
             self._paused = False
             if self.producer is not None:
                 self.producer.resumeProducing()
+
+    def _leave(self, data: bool, payload: bytes) -> None:
+        tunnel = self._tunnel
+        if isinstance(tunnel, str):
+            self._link.sent.append((tunnel, payload) if data else payload)
+        elif data:
+            self.left -= len(payload)
+            self._link.muxed.append((mux.DATA, tunnel, payload))
+        else:
+            self._link.muxed += mux.frames(payload)
 
 
 @implementer(IPushProducer)

@@ -8,6 +8,7 @@ upstream does not stall the others. Knows counts, the clock and the link's input
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -25,9 +26,21 @@ TOTAL_LOW_WATER = 4 * 1024 * 1024
 # Seconds for which one tunnel may hold the link: below the 45 s of silence after which a peer counts as dead.
 HOLD_LIMIT = 30.0
 
-# Bytes that a waiting piece counts beside its content, for its objects; else single bytes would cost a
-# hundred times what is counted.
-PIECE_COST = 64
+
+class Account(Protocol):
+    """Who is told what becomes of one tunnel's bytes on their way to its upstream."""
+
+    def passed(self, size: int) -> None:
+        """The upstream's socket took `size` bytes at once."""
+
+    def add(self, size: int) -> None:
+        """`size` bytes begin to wait."""
+
+    def remove(self, size: int) -> None:
+        """The upstream's socket took `size` of the bytes that waited."""
+
+    def close(self) -> None:
+        """Nothing waits and nothing will."""
 
 
 class Budget:
@@ -37,12 +50,12 @@ class Budget:
         self.total = 0
         self._clock = clock
         self._input: LinkInput | None = link_input
-        self._accounts: set[Account] = set()
+        self._accounts: set[Share] = set()
         self._holds: dict[object, IDelayedCall] = {}
 
-    def account(self, too_long: Callable[[str], None]) -> Account:
+    def account(self, too_long: Callable[[str], None]) -> Share:
         """A tunnel's share. too_long: told, with a reason for people, that the tunnel has to be closed."""
-        made = Account(self, too_long)
+        made = Share(self, too_long)
         self._accounts.add(made)
         return made
 
@@ -55,19 +68,19 @@ class Budget:
 
     # For the accounts.
 
-    def _grown(self, account: Account) -> None:
-        if account.waiting > HIGH_WATER and account not in self._holds:
+    def _grown(self, account: Share) -> None:
+        if account.waiting >= HIGH_WATER and account not in self._holds:
             self._hold(account, account._held_too_long)
-        if self.total > TOTAL_HIGH_WATER and self not in self._holds:
+        if self.total >= TOTAL_HIGH_WATER and self not in self._holds:
             self._hold(self, self._all_held_too_long)
 
-    def _shrunk(self, account: Account) -> None:
+    def _shrunk(self, account: Share) -> None:
         if account.waiting <= LOW_WATER and account in self._holds:
             self._release(account)
         if self.total <= TOTAL_LOW_WATER and self in self._holds:
             self._release(self)
 
-    def _forget(self, account: Account) -> None:
+    def _forget(self, account: Share) -> None:
         self._accounts.discard(account)
 
     def _hold(self, reason: object, too_long: Callable[[], None]) -> None:
@@ -90,8 +103,8 @@ class Budget:
             account._held_too_long()
 
 
-class Account:
-    """One tunnel's share of the budget. waiting: bytes that wait for its upstream."""
+class Share:
+    """One tunnel's share of the budget (Account). waiting: bytes that wait for its upstream."""
 
     __slots__ = ("_budget", "_too_long", "waiting")
 
@@ -100,22 +113,20 @@ class Account:
         self._too_long = too_long
         self.waiting = 0
 
+    def passed(self, size: int) -> None:
+        """Only what waits counts."""
+
     def add(self, size: int) -> None:
-        """A piece of `size` bytes begins to wait."""
-        cost = size + PIECE_COST
-        self.waiting += cost
-        self._budget.total += cost
+        self.waiting += size
+        self._budget.total += size
         self._budget._grown(self)
 
     def remove(self, size: int) -> None:
-        """A piece of `size` bytes waits no longer."""
-        cost = size + PIECE_COST
-        self.waiting -= cost
-        self._budget.total -= cost
+        self.waiting -= size
+        self._budget.total -= size
         self._budget._shrunk(self)
 
     def close(self) -> None:
-        """Nothing waits and nothing will."""
         self._budget.total -= self.waiting
         self.waiting = 0
         self._budget._forget(self)

@@ -14,6 +14,9 @@ from zope.interface import implementer
 
 from uaihost.tunnels.budget import Account
 
+# Bytes up to which pieces that wait are joined: a flood of tiny ones must not cost a hundred times its bytes.
+PIECE = 16 * 1024
+
 
 @implementer(IPushProducer)
 class Feed:
@@ -22,16 +25,34 @@ class Feed:
     ended: the bridge has said that nothing follows; begun: at least one byte has come.
     """
 
+    __slots__ = (
+        "_account",
+        "_consumer",
+        "_end",
+        "_end_told",
+        "_room",
+        "_waiting",
+        "_write",
+        "begun",
+        "ended",
+    )
+
     def __init__(self, account: Account, write: Callable[[bytes], None], end: Callable[[], None]) -> None:
         self.begun = False
         self.ended = False
         self._account = account
         self._write = write
         self._end = end
-        self._waiting: deque[bytes] = deque()
+        # Made when something has to wait: most tunnels are idle, and an empty one takes half a KiB.
+        self._waiting: deque[bytes | bytearray] | None = None
         self._consumer: IConsumer | None = None
         self._room = False
         self._end_told = False
+
+    @property
+    def drained(self) -> bool:
+        """Everything up to the end has gone out."""
+        return self._end_told
 
     def attach(self, consumer: IConsumer) -> None:
         """From now on `consumer` says when to go on; what has waited goes out."""
@@ -51,15 +72,15 @@ class Feed:
     def flush(self) -> None:
         """Write out all that waits, room or not: the consumer is about to close."""
         if self._consumer is not None:
-            for data in self._waiting:
-                self._write(data)
+            for data in self._waiting or ():
+                self._write(bytes(data))
         self.close()
 
     def close(self) -> None:
         """Drop what waits and take no more."""
         self.detach()
         self.ended = True
-        self._waiting.clear()
+        self._waiting = None
         self._account.close()
 
     def put(self, data: bytes) -> None:
@@ -69,8 +90,9 @@ class Feed:
         self.begun = True
         if self._room and not self._waiting:
             self._write(data)
+            self._account.passed(len(data))
         else:
-            self._waiting.append(data)
+            self._keep(data)
             self._account.add(len(data))
 
     def end(self) -> None:
@@ -79,18 +101,33 @@ class Feed:
             self.ended = True
             self._go_on()
 
+    def _keep(self, data: bytes) -> None:
+        waiting = self._waiting
+        if waiting is None:
+            waiting = self._waiting = deque()
+        # The first piece may be on its way out just now.
+        if len(waiting) > 1 and len(waiting[-1]) + len(data) <= PIECE:
+            last = waiting[-1]
+            if not isinstance(last, bytearray):
+                last = waiting[-1] = bytearray(last)
+            last += data
+        else:
+            waiting.append(data)
+
     def _go_on(self) -> None:
         while self._room and self._waiting:
             data = self._waiting[0]
             # Still at its place while it is written: what comes meanwhile must not overtake it, and a write
             # that closes the feed empties it.
-            self._write(data)
+            self._write(bytes(data))
             if self._waiting:
                 self._waiting.popleft()
                 self._account.remove(len(data))
-        if self._room and self.ended and not self._end_told and not self._waiting:
-            self._end_told = True
-            self._end()
+        if not self._waiting:
+            self._waiting = None
+            if self._room and self.ended and not self._end_told:
+                self._end_told = True
+                self._end()
 
     # IPushProducer, called by the socket.
 

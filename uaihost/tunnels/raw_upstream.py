@@ -50,7 +50,28 @@ class _Connection(StreamProtocol):
 
 
 class RawUpstream:
-    """One connection (tunnels.upstream.Upstream). head: the request head as it is sent."""
+    """One connection (tunnels.upstream.Upstream). head: the request head as it is sent.
+
+    half_closes: whether the bridge can be told that one direction ended while the other goes on, and tells
+    the same; in revision 1 neither can.
+    """
+
+    __slots__ = (
+        "_address",
+        "_clock",
+        "_connecting",
+        "_endpoint_for",
+        "_feed",
+        "_half_closes",
+        "_head",
+        "_linger",
+        "_over",
+        "_paused",
+        "_reader",
+        "_receiver",
+        "_said_all",
+        "_transport",
+    )
 
     def __init__(
         self,
@@ -60,6 +81,7 @@ class RawUpstream:
         head: bytes,
         account: Account,
         receiver: Receiver,
+        half_closes: bool = False,
     ) -> None:
         self._clock = clock
         self._endpoint_for = endpoint_for
@@ -72,6 +94,8 @@ class RawUpstream:
         self._transport: Any = None
         self._linger: IDelayedCall | None = None
         self._paused = False
+        self._half_closes = half_closes
+        self._said_all = False
         self._over = False
 
     # tunnels.upstream.Upstream
@@ -86,9 +110,9 @@ class RawUpstream:
         self._feed.put(data)
 
     def end(self) -> None:
-        # Before the answer and with no byte sent it says only that the request has no body, as no upgrade
-        # has; an end of file then would make servers give the handshake up.
-        if self._reader is None or self._feed.begun:
+        # In revision 1, before the answer and with no byte sent, it says only that the request has no body,
+        # as no upgrade has; an end of file then would make servers give the handshake up.
+        if self._half_closes or self._reader is None or self._feed.begun:
             self._feed.end()
 
     def abort(self) -> None:
@@ -103,7 +127,7 @@ class RawUpstream:
 
     def resumeProducing(self) -> None:
         self._paused = False
-        if self._transport is not None:
+        if self._transport is not None and not self._said_all:
             self._transport.resumeProducing()
 
     # The connection.
@@ -117,7 +141,7 @@ class RawUpstream:
         if self._paused:
             transport.pauseProducing()
         transport.write(self._head)
-        self._receiver.connected()
+        self._head = b""
         self._feed.attach(transport)
 
     def _refused(self, failure: Failure) -> None:
@@ -133,20 +157,22 @@ class RawUpstream:
 
     def closed(self) -> None:
         """The server sends nothing more."""
-        if self._over:
+        if self._over or self._said_all:
             return
-        answered = self._reader is None
-        if answered:
+        if self._reader is not None:
+            self._fail("the server closed the connection before it answered")
+        elif self._half_closes:
+            self._said_all = True
+            self._receiver.said_all()
+            if self._feed.drained and not self._over:
+                self._close()
+        else:
             # Revision 1 cannot tell the bridge that one direction goes on: what was given is delivered, then
             # the connection ends.
             self._feed.flush()
             self._finish()
-            # First the timer: a socket that we have closed on our side already is gone at once.
-            self._linger = self._clock.callLater(LINGER, self._destroy)
-            self._transport.loseConnection()
+            self._close()
             self._receiver.ended("upstream closed")
-        else:
-            self._fail("the server closed the connection before it answered")
 
     def lost(self, failure: Failure) -> None:
         """The connection is gone, both ways."""
@@ -184,7 +210,15 @@ class RawUpstream:
     def _send_end(self) -> None:
         # With a producer registered the end of file would wait for it.
         self._feed.detach()
-        self._transport.loseWriteConnection()
+        if self._said_all:
+            self._close()
+        else:
+            self._transport.loseWriteConnection()
+
+    def _close(self) -> None:
+        # First the timer: a socket that we have closed on our side already is gone at once.
+        self._linger = self._clock.callLater(LINGER, self._destroy)
+        self._transport.loseConnection()
 
     # The end.
 

@@ -1,43 +1,99 @@
-"""The tunnels of this host by their ids: what the bridge's frames about tunnels are handed to.
+"""The tunnels of this host: what the bridge's frames about tunnels are handed to.
 
-Owns every tunnel and the pool of connections to upstreams. Knows the link by its outlets and its input only.
+Those of revision 1, by their ids, are spoken for here, those of mux.1 in tunnels.streams. Knows the link by
+its output and its input only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import attrs
 from twisted.logger import Logger
 
-from uaihost.interfaces import Address, LinkInput, Outlet, Targets
-from uaihost.tunnels.budget import Account, Budget
-from uaihost.tunnels.head import BadRequest, plain_request, raw_request
-from uaihost.tunnels.http_upstream import HttpUpstream
-from uaihost.tunnels.pool import Pool
-from uaihost.tunnels.raw_upstream import RawUpstream
+from uaihost.interfaces import LinkInput, LinkOutput, Targets
+from uaihost.tunnels.budget import Budget
+from uaihost.tunnels.head import ResponseHead
+from uaihost.tunnels.servers import Refused, Servers
+from uaihost.tunnels.streams import Streams
 from uaihost.tunnels.tunnel import Traffic, Tunnel
-from uaihost.tunnels.upstream import EndpointFor, Receiver, Upstream, tcp_endpoints
+from uaihost.tunnels.upstream import EndpointFor
 from uaihost.wire.codec import encode
-from uaihost.wire.frames import TunnelAck, TunnelClose, TunnelOpen, TunnelRequestEnd
+from uaihost.wire.frames import Header, TunnelAck, TunnelClose, TunnelOpen, TunnelRequestEnd
 
 log = Logger()
 
 
-@attrs.frozen
+class Spoken:
+    """The voice of one tunnel in revision 1 (tunnel.Voice)."""
+
+    __slots__ = ("_id", "_link", "outlet")
+
+    def __init__(self, tunnel_id: str, link: _Link) -> None:
+        self._id = tunnel_id
+        self._link = link
+        self.outlet = link.output.outlet(tunnel_id)
+
+    def interim(self, head: ResponseHead) -> None:
+        """Revision 1 has no place for it."""
+
+    def head(self, head: ResponseHead) -> None:
+        self.outlet.frame(
+            encode(TunnelAck(self._id, True, head.status, statusText=head.text, headers=head.headers))
+        )
+
+    def write(self, data: bytes) -> None:
+        self.outlet.write(data)
+
+    def refuse(self, status: int, message: str) -> None:
+        self.outlet.finish(_refusal(self._id, status, message))
+
+    def half(self) -> None:
+        """Revision 1 cannot say it; its upstreams end as a whole."""
+
+    def end(self, trailers: Sequence[Header], reason: str) -> None:
+        self.outlet.finish(encode(TunnelClose(self._id, reason)))
+
+    def fail(self, code: int, reason: str) -> None:
+        self.outlet.finish(encode(TunnelClose(self._id, reason)))
+
+    def leave(self, reason: str | None) -> None:
+        self.outlet.discard()
+        self._link.output.outlet(self._id).finish(encode(TunnelClose(self._id, reason)))
+
+    def vanish(self) -> None:
+        self.outlet.discard()
+
+    def over(self) -> None:
+        del self._link.tunnels[self._id]
+
+
 class _Link:
     """The connection to the bridge that is up now."""
 
-    outlet_for: Callable[[str], Outlet]
-    budget: Budget
+    def __init__(
+        self,
+        reactor: Any,
+        output: LinkOutput,
+        link_input: LinkInput,
+        servers: Servers,
+        traffic: Traffic,
+        broken: Callable[[str], None],
+    ) -> None:
+        self.output = output
+        self.budget = Budget(reactor, link_input)
+        self.streams = Streams(reactor, output, servers, traffic, broken)
+        self.tunnels: dict[str, Tunnel] = {}
+
+    def lost(self) -> None:
+        self.budget.close()
+        for tunnel in list(self.tunnels.values()):
+            tunnel.cut()
+        self.streams.lost()
 
 
 class TunnelTable:
-    """Every open tunnel.
-
-    traffic: bytes of all tunnels; opened, refused: how many were asked for with and without a target.
-    """
+    """Every open tunnel. traffic: of all tunnels since the start."""
 
     def __init__(
         self,
@@ -55,124 +111,92 @@ class TunnelTable:
             endpoint_for: how an address is reached; TCP unless given.
         """
         self.traffic = Traffic()
-        self.opened = 0
-        self.refused = 0
         self._reactor = reactor
-        self._targets = targets
-        self._scheme = scheme
-        self._endpoint_for = endpoint_for or tcp_endpoints(reactor)
-        self._pool = Pool(reactor, self._endpoint_for)
-        self._tunnels: dict[str, Tunnel] = {}
+        self._servers = Servers(reactor, targets, scheme, endpoint_for)
         self._link: _Link | None = None
 
     @property
     def open_tunnels(self) -> int:
         """How many are open now."""
-        return len(self._tunnels)
+        link = self._link
+        return len(link.tunnels) + len(link.streams) if link is not None else 0
 
     @property
     def waiting(self) -> int:
         """Bytes from the bridge that wait for upstreams."""
-        return self._link.budget.total if self._link is not None else 0
+        link = self._link
+        return link.budget.total + link.streams.held if link is not None else 0
 
-    def link_up(self, outlet_for: Callable[[str], Outlet], link_input: LinkInput) -> None:
-        """A connection to the bridge is open; a tunnel left from an earlier one ends."""
+    def link_up(self, output: LinkOutput, link_input: LinkInput, broken: Callable[[str], None]) -> None:
+        """A connection to the bridge is open; a tunnel left from an earlier one ends.
+
+        broken: told why it cannot go on, when the bridge does not keep to mux.1.
+        """
         self.link_lost()
-        self._link = _Link(outlet_for, Budget(self._reactor, link_input))
+        self._link = _Link(self._reactor, output, link_input, self._servers, self.traffic, broken)
 
     def link_lost(self) -> None:
         """The connection is gone: every upstream is destroyed and nothing is sent."""
         link, self._link = self._link, None
         if link is not None:
-            link.budget.close()
-        for tunnel in list(self._tunnels.values()):
-            tunnel.cut()
+            link.lost()
 
     def stop(self) -> None:
         """The host ends: leave no socket and no timer behind."""
         self.link_lost()
-        self._pool.close()
+        self._servers.close()
 
     def open(self, frame: TunnelOpen) -> None:
         """`tunnel.open`"""
         link = self._link
         if link is None:
             return
-        existing = self._tunnels.get(frame.tunnelId)
+        tunnel_id = frame.tunnelId
+        existing = link.tunnels.get(tunnel_id)
         if existing is not None:
-            self.refused += 1
-            log.warn("the bridge opened tunnel {id} a second time; refused", id=frame.tunnelId[:64])
-            existing.refuse_twin(_refusal(frame.tunnelId, 409, "a tunnel with this id is open already"))
-            return
-        address = self._targets.resolve(frame.taskId, frame.target, frame.name)
-        if address is None:
-            self._refuse(link, frame, 503, "target port is not available on this host")
+            self.traffic.refused += 1
+            log.warn("the bridge opened tunnel {id} a second time; refused", id=tunnel_id[:64])
+            # In the order of the first one's frames.
+            existing.outlet.frame(_refusal(tunnel_id, 409, "a tunnel with this id is open already"))
             return
         try:
-            upstream_for = self._upstream_for(link.budget, frame, address)
-        except BadRequest as error:
-            self._refuse(link, frame, 400, str(error))
+            make = self._servers.find(frame, half_closes=False)
+        except Refused as refused:
+            self.traffic.refused += 1
+            link.output.outlet(tunnel_id).finish(_refusal(tunnel_id, refused.status, str(refused)))
             return
-        self.opened += 1
-        tunnel = Tunnel(
-            frame.tunnelId,
-            link.outlet_for,
-            upstream_for,
-            self.traffic,
-            lambda: self._forget(frame.tunnelId, tunnel),
-        )
-        self._tunnels[frame.tunnelId] = tunnel
-        tunnel.start()
+        self.traffic.opened += 1
+        tunnel = Tunnel(Spoken(tunnel_id, link), self.traffic)
+        link.tunnels[tunnel_id] = tunnel
+        tunnel.start(make(link.budget.account(tunnel.give_up), tunnel))
 
     def request_end(self, frame: TunnelRequestEnd) -> None:
         """`tunnel.requestEnd`; for a tunnel that is gone it means nothing."""
-        tunnel = self._tunnels.get(frame.tunnelId)
+        tunnel = self._find(frame.tunnelId)
         if tunnel is not None:
             tunnel.request_end()
 
     def close(self, frame: TunnelClose) -> None:
         """`tunnel.close`; answered by the same in any case, so that the bridge can forget the id."""
-        tunnel = self._tunnels.get(frame.tunnelId)
+        tunnel = self._find(frame.tunnelId)
         if tunnel is not None:
             tunnel.close(frame.reason)
         elif self._link is not None:
-            self._link.outlet_for(frame.tunnelId).finish(encode(frame))
+            self._link.output.outlet(frame.tunnelId).finish(encode(frame))
 
     def deliver(self, tunnel_id: str, data: bytes) -> None:
         """The bytes of a `tunnel.data`; those for a tunnel that is gone are dropped."""
-        tunnel = self._tunnels.get(tunnel_id)
+        tunnel = self._find(tunnel_id)
         if tunnel is not None:
             tunnel.deliver(data)
 
-    def _upstream_for(
-        self, budget: Budget, frame: TunnelOpen, address: Address
-    ) -> Callable[[Tunnel], Upstream]:
-        """How the tunnel's upstream is made once there is a tunnel.
+    def message(self, message: bytes) -> None:
+        """A message of mux.1."""
+        if self._link is not None:
+            self._link.streams.message(message)
 
-        Raises:
-            BadRequest: the request cannot be sent as HTTP.
-        """
-        if frame.upgrade:
-            head = raw_request(frame.reqLine)
-
-            def make(account: Account, receiver: Receiver) -> Upstream:
-                return RawUpstream(self._reactor, self._endpoint_for, address, head, account, receiver)
-
-        else:
-            request = plain_request(frame.reqLine, self._scheme)
-
-            def make(account: Account, receiver: Receiver) -> Upstream:
-                return HttpUpstream(self._pool, address, request, account, receiver)
-
-        return lambda tunnel: make(budget.account(tunnel.give_up), tunnel)
-
-    def _refuse(self, link: _Link, frame: TunnelOpen, status: int, message: str) -> None:
-        self.refused += 1
-        link.outlet_for(frame.tunnelId).finish(_refusal(frame.tunnelId, status, message))
-
-    def _forget(self, tunnel_id: str, tunnel: Tunnel) -> None:
-        if self._tunnels.get(tunnel_id) is tunnel:
-            del self._tunnels[tunnel_id]
+    def _find(self, tunnel_id: str) -> Tunnel | None:
+        return self._link.tunnels.get(tunnel_id) if self._link is not None else None
 
 
 def _refusal(tunnel_id: str, status: int, message: str) -> bytes:

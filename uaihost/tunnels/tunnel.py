@@ -1,12 +1,13 @@
-"""One tunnel's life cycle: which frames it sends, and when its two ends are connected and let go.
+"""One tunnel's life cycle: what it says to the bridge, and when its two ends are connected and let go.
 
-Owns the order ack, data, close towards the bridge. Bytes pass beside the state machine: from the upstream to
-the outlet, and from the bridge to the upstream. Knows neither HTTP nor sockets.
+Owns the order head, data, end towards the bridge. Bytes pass beside the state machine: from the upstream to
+the outlet, and from the bridge to the upstream. How a thing is said is the voice's, in revision 1 of the
+protocol (tunnels.table) or in mux.1 (tunnels.streams). Knows neither HTTP nor sockets nor frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import attrs
@@ -15,37 +16,84 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from uaihost.interfaces import Outlet
+from uaihost.tunnels import content
 from uaihost.tunnels.head import ResponseHead
 from uaihost.tunnels.upstream import Upstream
-from uaihost.wire.codec import encode
-from uaihost.wire.frames import Header, TunnelAck, TunnelClose
+from uaihost.wire.frames import Header
+from uaihost.wire.mux import FAILED, STALLED
 
 
 @attrs.define
 class Traffic:
-    """Bytes of all tunnels since the start. received: from the bridge; sent: towards it."""
+    """Of all tunnels since the start.
+
+    received, sent: bytes from the bridge and towards it; opened, refused: how many were asked for, with and
+    without a server.
+    """
 
     received: int = 0
     sent: int = 0
+    opened: int = 0
+    refused: int = 0
+
+
+class Voice(Protocol):
+    """How one tunnel speaks to the bridge. outlet: where its bytes go, in order with what is said.
+
+    `refuse`, `end`, `fail`, `leave` and `vanish` come last, and once.
+    """
+
+    @property
+    def outlet(self) -> Outlet: ...
+
+    def interim(self, head: ResponseHead) -> None:
+        """An answer before the one that counts."""
+
+    def head(self, head: ResponseHead) -> None:
+        """The answer."""
+
+    def write(self, data: bytes) -> None:
+        """Bytes of the answer."""
+
+    def refuse(self, status: int, message: str) -> None:
+        """There is no answer."""
+
+    def half(self) -> None:
+        """No more bytes follow; the bridge's still have somewhere to go."""
+
+    def end(self, trailers: Sequence[Header], reason: str) -> None:
+        """Everything was said, and whatever still comes is not needed."""
+
+    def fail(self, code: int, reason: str) -> None:
+        """The answer is cut short; `code` is one of wire.mux's."""
+
+    def leave(self, reason: str | None) -> None:
+        """The bridge closed the tunnel: nothing that waits need leave."""
+
+    def vanish(self) -> None:
+        """The link is gone."""
+
+    def over(self) -> None:
+        """After one of the last five: forget the tunnel. Called once."""
 
 
 class Life(Protocol):
     """The inputs of the state machine. They return nothing, so that Automat can queue re-entrant ones."""
 
-    def connected(self) -> None:
-        """The upstream has a connection; it may say so again after a retry."""
-
     def answered(self, head: ResponseHead) -> None:
         """The upstream's response head."""
 
+    def said_all(self) -> None:
+        """The upstream sends nothing more, but goes on receiving."""
+
     def ended(self, reason: str) -> None:
-        """The upstream's answer is complete."""
+        """The upstream's answer is complete, and it takes nothing more."""
 
-    def failed(self, reason: str) -> None:
-        """The upstream failed."""
+    def failed(self, code: int, reason: str) -> None:
+        """The upstream failed; it is gone."""
 
-    def given_up(self, reason: str) -> None:
-        """The upstream keeps bytes waiting for too long."""
+    def given_up(self, code: int, reason: str) -> None:
+        """The tunnel cannot go on, though its upstream could."""
 
     def closed(self, reason: str | None) -> None:
         """The bridge closes the tunnel."""
@@ -54,188 +102,178 @@ class Life(Protocol):
         """The link is gone."""
 
 
-@attrs.define
-class _Core:
-    """What the transitions act on. opened anew: an outlet for the one frame that follows a discarded one."""
-
-    tunnel_id: str
-    outlet: Outlet
-    outlet_anew: Callable[[], Outlet]
-    upstream: Upstream
-    over: Callable[[], None]
-    producer: IPushProducer
-
-    def acknowledge(self, head: ResponseHead) -> None:
-        ack = TunnelAck(self.tunnel_id, True, head.status, statusText=head.text, headers=head.headers)
-        self.outlet.frame(encode(ack))
-        self.outlet.registerProducer(self.producer, True)
-
-    def refuse(self, message: str) -> None:
-        self._finish(encode(TunnelAck(self.tunnel_id, False, 502, message=message)))
-
-    def close(self, reason: str) -> None:
-        self._finish(encode(TunnelClose(self.tunnel_id, reason)))
-
-    def destroy(self) -> None:
-        self.upstream.abort()
-        self.outlet.discard()
-        self.over()
-
-    def _finish(self, last: bytes) -> None:
-        self.outlet.unregisterProducer()
-        self.outlet.finish(last)
-        self.over()
-
-
-def _machine() -> Callable[[_Core], Life]:
-    builder = TypeMachineBuilder(Life, _Core)
+def _machine() -> Callable[[Tunnel], Life]:
+    builder = TypeMachineBuilder(Life, Tunnel)
     opening = builder.state("opening")
-    awaiting_head = builder.state("awaiting_head")
     streaming = builder.state("streaming")
+    half = builder.state("half")
     done = builder.state("done")
 
-    def acknowledge(life: Life, core: _Core, head: ResponseHead) -> None:
+    def acknowledge(life: Life, core: Tunnel, head: ResponseHead) -> None:
         core.acknowledge(head)
 
-    def refuse(life: Life, core: _Core, reason: str) -> None:
-        core.refuse(reason)
+    def say_all(life: Life, core: Tunnel) -> None:
+        core.outlet.unregisterProducer()
+        core.voice.half()
 
-    def refuse_empty(life: Life, core: _Core, reason: str) -> None:
-        core.refuse(f"{reason} without an answer")
+    def refuse(life: Life, core: Tunnel, code: int, reason: str) -> None:
+        core.voice.refuse(502, reason)
+        core.voice.over()
 
-    def refuse_stuck(life: Life, core: _Core, reason: str) -> None:
+    def refuse_empty(life: Life, core: Tunnel, reason: str) -> None:
+        core.voice.refuse(502, f"{reason} without an answer")
+        core.voice.over()
+
+    def refuse_stuck(life: Life, core: Tunnel, code: int, reason: str) -> None:
         core.upstream.abort()
-        core.refuse(reason)
+        refuse(life, core, code, reason)
 
-    def close(life: Life, core: _Core, reason: str) -> None:
-        core.close(reason)
+    def end(life: Life, core: Tunnel, reason: str) -> None:
+        core.outlet.unregisterProducer()
+        core.voice.end(core.trailing, reason)
+        core.voice.over()
 
-    def close_stuck(life: Life, core: _Core, reason: str) -> None:
+    def let_go(life: Life, core: Tunnel, reason: str) -> None:
+        core.voice.end((), reason)
+        core.voice.over()
+
+    def fail(life: Life, core: Tunnel, code: int, reason: str) -> None:
+        core.outlet.unregisterProducer()
+        core.voice.fail(code, reason)
+        core.voice.over()
+
+    def fail_stuck(life: Life, core: Tunnel, code: int, reason: str) -> None:
         core.upstream.abort()
-        core.close(reason)
+        fail(life, core, code, reason)
 
-    def answer_close(life: Life, core: _Core, reason: str | None) -> None:
-        core.destroy()
-        core.outlet_anew().finish(encode(TunnelClose(core.tunnel_id, reason)))
+    def leave(life: Life, core: Tunnel, reason: str | None) -> None:
+        core.upstream.abort()
+        core.voice.leave(reason)
+        core.voice.over()
 
-    def vanish(life: Life, core: _Core) -> None:
-        core.destroy()
+    def vanish(life: Life, core: Tunnel) -> None:
+        core.upstream.abort()
+        core.voice.vanish()
+        core.voice.over()
 
-    opening.upon(Life.connected).to(awaiting_head).returns(None)
-    awaiting_head.upon(Life.connected).loop().returns(None)
-    for state in (opening, awaiting_head):
-        state.upon(Life.answered).to(streaming)(acknowledge)
-        state.upon(Life.ended).to(done)(refuse_empty)
-        state.upon(Life.failed).to(done)(refuse)
-        state.upon(Life.given_up).to(done)(refuse_stuck)
+    opening.upon(Life.answered).to(streaming)(acknowledge)
+    opening.upon(Life.said_all).loop().returns(None)
+    opening.upon(Life.ended).to(done)(refuse_empty)
+    opening.upon(Life.failed).to(done)(refuse)
+    opening.upon(Life.given_up).to(done)(refuse_stuck)
 
-    # An upstream answers once and has its connection by then.
-    streaming.upon(Life.connected).loop().returns(None)
+    # An upstream answers once.
     streaming.upon(Life.answered).loop().returns(None)
-    streaming.upon(Life.ended).to(done)(close)
-    streaming.upon(Life.failed).to(done)(close)
-    streaming.upon(Life.given_up).to(done)(close_stuck)
+    streaming.upon(Life.said_all).to(half)(say_all)
+    streaming.upon(Life.ended).to(done)(end)
 
-    for state in (opening, awaiting_head, streaming):
-        state.upon(Life.closed).to(done)(answer_close)
+    half.upon(Life.answered).loop().returns(None)
+    half.upon(Life.said_all).loop().returns(None)
+    half.upon(Life.ended).to(done)(let_go)
+
+    for state in (streaming, half):
+        state.upon(Life.failed).to(done)(fail)
+        state.upon(Life.given_up).to(done)(fail_stuck)
+    for state in (opening, streaming, half):
+        state.upon(Life.closed).to(done)(leave)
         state.upon(Life.cut).to(done)(vanish)
 
     # Queued re-entrant inputs may still arrive.
     for each in (Life.answered, Life.ended, Life.failed, Life.given_up, Life.closed):
         done.upon(each).loop().returns(None)
-    for each_bare in (Life.connected, Life.cut):
+    for each_bare in (Life.said_all, Life.cut):
         done.upon(each_bare).loop().returns(None)
     return builder.build()
 
 
-_life = _machine()
-
-
 @implementer(IPushProducer)
 class Tunnel:
-    """One tunnel: receiver of its upstream's reports, push producer of its outlet.
+    """One tunnel: receiver of its upstream's reports, push producer of its outlet."""
 
-    over: called once, when the tunnel has ended in any way.
-    """
+    __slots__ = ("_life", "_traffic", "outlet", "trailing", "upstream", "voice")
 
-    def __init__(
-        self,
-        tunnel_id: str,
-        outlet_for: Callable[[str], Outlet],
-        upstream_for: Callable[[Tunnel], Upstream],
-        traffic: Traffic,
-        over: Callable[[], None],
-    ) -> None:
+    upstream: Upstream
+
+    def __init__(self, voice: Voice, traffic: Traffic) -> None:
+        self.voice = voice
+        self.outlet = voice.outlet
+        self.trailing: Sequence[Header] = ()
         self._traffic = traffic
-        self._outlet = outlet_for(tunnel_id)
-        self._upstream = upstream_for(self)
-        core = _Core(
-            tunnel_id, self._outlet, lambda: outlet_for(tunnel_id), self._upstream, over, producer=self
-        )
-        self._life = _life(core)
+        self._life = _life(self)
 
-    # From the table.
+    # From whoever reads the bridge's frames.
 
-    def start(self) -> None:
+    def start(self, upstream: Upstream) -> None:
         """Connect to the upstream and send it the request."""
-        self._upstream.start()
+        self.upstream = upstream
+        upstream.start()
 
     def deliver(self, data: bytes) -> None:
         """Bytes from the bridge."""
         self._traffic.received += len(data)
-        self._upstream.put(data)
+        self.upstream.put(data)
 
     def request_end(self) -> None:
         """The bridge has sent its last byte."""
-        self._upstream.end()
-
-    def refuse_twin(self, last: bytes) -> None:
-        """Pass on what is said of a second tunnel with this one's id, in this one's order."""
-        self._outlet.frame(last)
+        self.upstream.end()
 
     def close(self, reason: str | None) -> None:
         """The bridge closes the tunnel."""
         self._life.closed(reason)
 
-    def give_up(self, message: str) -> None:
-        """The upstream keeps bytes waiting for too long."""
-        self._life.given_up(message)
+    def give_up(self, message: str, code: int = STALLED) -> None:
+        """It cannot go on: the upstream keeps bytes waiting, or the bridge broke the protocol."""
+        self._life.given_up(code, message)
 
     def cut(self) -> None:
         """The link is gone: destroy the upstream and say nothing."""
         self._life.cut()
 
+    # For the machine.
+
+    def acknowledge(self, head: ResponseHead) -> None:
+        """Pass the answer on; its bytes follow."""
+        self.voice.head(head)
+        self.outlet.hint(content.gains(head.headers))
+        self.outlet.registerProducer(self, True)
+
     # tunnels.upstream.Receiver
 
     def connected(self) -> None:
-        self._life.connected()
+        """There is nothing to say of it."""
 
     def interim(self, head: ResponseHead) -> None:
-        """Revision 1 has no place for it."""
+        self.voice.interim(head)
 
     def head(self, head: ResponseHead) -> None:
         self._life.answered(head)
 
     def body(self, data: bytes) -> None:
         self._traffic.sent += len(data)
-        self._outlet.write(data)
+        self.voice.write(data)
 
-    def trailers(self, fields: list[Header]) -> None:
-        """Revision 1 has no place for them."""
+    def trailers(self, fields: Sequence[Header]) -> None:
+        self.trailing = fields
+
+    def said_all(self) -> None:
+        self._life.said_all()
 
     def ended(self, reason: str) -> None:
         self._life.ended(reason)
 
     def failed(self, message: str) -> None:
-        self._life.failed(message)
+        self._life.failed(FAILED, message)
 
     # IPushProducer, called by the outlet.
 
     def pauseProducing(self) -> None:
-        self._upstream.pauseProducing()
+        self.upstream.pauseProducing()
 
     def resumeProducing(self) -> None:
-        self._upstream.resumeProducing()
+        self.upstream.resumeProducing()
 
     def stopProducing(self) -> None:
-        self._upstream.pauseProducing()
+        self.upstream.pauseProducing()
+
+
+_life = _machine()

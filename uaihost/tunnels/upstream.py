@@ -5,7 +5,7 @@ The two kinds of upstream, `http_upstream` and `raw_upstream`, share this seam.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.endpoints import TCP4ClientEndpoint
@@ -58,7 +58,7 @@ class Receiver(Protocol):
         """There is a connection; the request is on its way."""
 
     def interim(self, head: ResponseHead) -> None:
-        """The server says something before its answer (a status below 200)."""
+        """An answer with a status from 100 to 199, except 101; the one that counts is still to come."""
 
     def head(self, head: ResponseHead) -> None:
         """The server's answer begins."""
@@ -66,11 +66,14 @@ class Receiver(Protocol):
     def body(self, data: bytes) -> None:
         """Bytes for the bridge."""
 
-    def trailers(self, fields: list[Header]) -> None:
+    def trailers(self, fields: Sequence[Header]) -> None:
         """Fields after the answer's body; at least one."""
 
+    def said_all(self) -> None:
+        """The server sends nothing more, but goes on receiving: one half of an upgraded connection."""
+
     def ended(self, reason: str) -> None:
-        """The last report: the answer is complete."""
+        """The last report: the answer is complete, and the server takes nothing more."""
 
     def failed(self, message: str) -> None:
         """The last report: it went wrong; the message is for people."""

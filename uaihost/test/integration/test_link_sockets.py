@@ -75,7 +75,7 @@ class LoopbackTests(TestCase):
             reactor,
             bridge_endpoint(reactor, url, ca_file=ca_file),
             Greeting("T", "H", lambda: Capabilities(agentKinds=[], runtimes=[])),
-            Inbound({}, self.received, lambda command_id, why: None),
+            Inbound({}, self.received, lambda message: None, lambda command_id, why: None),
             journal=self.journal,
             store=self.store,
             random=Random(1),

@@ -94,7 +94,7 @@ class TunnelSocketTests(TestCase):
         self.link = FakeLink()
         self.waiter: tuple[Callable[[], bool], Deferred[None]] | None = None
         self.link.left = self._look
-        self.table.link_up(self.link.outlet, self.link)
+        self.table.link_up(self.link, self.link, self.fail)
         self.addCleanup(self._settle)
         self.addCleanup(self.table.stop)
         root = Resource()

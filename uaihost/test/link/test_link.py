@@ -65,6 +65,7 @@ class LinkTests(SynchronousTestCase):
             Inbound(
                 {"command": self.commands.append},
                 lambda tunnel_id, data: self.data.append((tunnel_id, data)),
+                lambda message: None,
                 lambda command_id, why: None,
             ),
             journal=self.journal,

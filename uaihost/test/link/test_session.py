@@ -16,7 +16,6 @@ from uaihost.test.support import given, strategies
 from uaihost.wire.frames import AgentKind, Capabilities, SshKeyOk
 
 KINDS = [
-    "bridge.hello",
     "command",
     "tunnel.open",
     "tunnel.requestEnd",
@@ -79,6 +78,7 @@ class SessionTests(SynchronousTestCase):
         self.pipe = Pipe()
         self.seen: list[Any] = []
         self.data: list[tuple[str, bytes]] = []
+        self.muxed: list[bytes] = []
         self.bad: list[tuple[str, str]] = []
         self.pinged: list[int] = []
         self.ponged: list[float] = []
@@ -90,6 +90,7 @@ class SessionTests(SynchronousTestCase):
             Inbound(
                 dict.fromkeys(KINDS, self.seen.append),
                 lambda tunnel_id, data: self.data.append((tunnel_id, data)),
+                lambda message: self.muxed.append(message),
                 lambda command_id, why: self.bad.append((command_id, why)),
             ),
             Proof(self.pinged.append, self.ponged.append),
@@ -142,6 +143,27 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(self.data, [("a", b"y")])
         self.alive()
 
+    def test_messages_of_mux_1_are_taken_once_both_ends_speak_it(self) -> None:
+        hello = b'{"kind":"bridge.hello","features":["other.1","mux.1"]}'
+        self.session.binary(b"before")
+        self.session.text(hello)
+        self.session.binary(b"we do not")
+        self.assertEqual(self.muxed, [])
+        self.capabilities = Capabilities(agentKinds=[], runtimes=[], features=["mux.1"])
+        self.session.text(b'{"kind":"bridge.hello","features":["other.1"]}')
+        self.session.binary(b"the bridge does not")
+        self.session.text(hello)
+        self.session.binary(b"one")
+        self.session.text(b'{"kind":"tunnel.data","tunnelId":"a"}')
+        self.session.binary(b"of revision 1")
+        self.session.binary(b"two")
+        self.assertEqual((self.muxed, self.data), ([b"one", b"two"], [("a", b"of revision 1")]))
+        self.alive()
+
+    def test_a_bridge_that_breaks_mux_1_is_left(self) -> None:
+        self.session.broken("a frame's payload is cut")
+        self.assertEqual(self.pipe.closes, [(4002, "a frame's payload is cut")])
+
     def test_a_command_that_cannot_be_read_is_answered(self) -> None:
         self.session.text(b'{"kind":"command","commandId":"c1","command":"taskUp","args":"no list"}')
         self.session.text(b'{"kind":"command","commandId":"c2","args":[]}')
@@ -150,7 +172,8 @@ class SessionTests(SynchronousTestCase):
         self.alive()
 
     def test_a_kind_that_nobody_takes_is_dropped(self) -> None:
-        self.session._inbound = Inbound({}, self.session._inbound.binary, self.session._inbound.bad_command)
+        inbound = self.session._inbound
+        self.session._inbound = Inbound({}, inbound.binary, inbound.mux, inbound.bad_command)
         self.session.text(b'{"kind":"ssh.key.get","userId":"u"}')
         self.alive()
 
@@ -158,7 +181,7 @@ class SessionTests(SynchronousTestCase):
         def broken(*args: object) -> None:
             raise ZeroDivisionError
 
-        self.session._inbound = Inbound({"ssh.key.get": broken}, broken, broken)
+        self.session._inbound = Inbound({"ssh.key.get": broken}, broken, broken, broken)
         self.session.text(b'{"kind":"ssh.key.get","userId":"u"}')
         self.session.text(b'{"kind":"tunnel.data","tunnelId":"a"}')
         self.session.binary(b"x")

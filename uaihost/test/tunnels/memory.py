@@ -77,7 +77,10 @@ class Wire(StringTransport):
 
 
 class MemoryTestCase(SynchronousTestCase):
-    """table, link, reactor; the preview `web` and the editor of task `t` exist."""
+    """table, link, reactor; the preview `web` and the editor of task `t` exist.
+
+    broken: why the table broke the connection off.
+    """
 
     def setUp(self) -> None:
         self.reactor: Any = MemoryReactorClock()
@@ -85,7 +88,8 @@ class MemoryTestCase(SynchronousTestCase):
         self.targets.set_task("t", Address("127.0.0.1", 8100), {"web": Address("127.0.0.1", 3000)})
         self.table = TunnelTable(self.reactor, self.targets)
         self.link = FakeLink()
-        self.table.link_up(self.link.outlet, self.link)
+        self.broken: list[str] = []
+        self.table.link_up(self.link, self.link, self.broken.append)
         self.addCleanup(self._check_nothing_left)
 
     def _check_nothing_left(self) -> None:

@@ -11,11 +11,10 @@ from uaihost.tunnels.budget import (
     HIGH_WATER,
     HOLD_LIMIT,
     LOW_WATER,
-    PIECE_COST,
     TOTAL_HIGH_WATER,
     TOTAL_LOW_WATER,
-    Account,
     Budget,
+    Share,
 )
 
 
@@ -28,7 +27,7 @@ class BudgetTests(SynchronousTestCase):
         self.addCleanup(lambda: self.assertEqual(self.clock.getDelayedCalls(), []))
         self.addCleanup(self.budget.close)
 
-    def account(self, name: str = "a") -> Account:
+    def account(self, name: str = "a") -> Share:
         def too_long(reason: str) -> None:
             self.given_up.append(name)
             self.assertIn("30 s", reason)
@@ -39,14 +38,14 @@ class BudgetTests(SynchronousTestCase):
 
     def test_the_link_is_held_above_the_high_mark_and_released_at_the_low_one(self) -> None:
         account = self.account()
-        account.add(HIGH_WATER - PIECE_COST)
+        account.add(HIGH_WATER - 1)
         self.assertEqual(self.link.holds, [])
-        account.add(LOW_WATER - PIECE_COST)
+        account.add(LOW_WATER)
         self.assertEqual(len(self.link.holds), 1)
         account.add(5)
         self.assertEqual(len(self.link.history), 1)
         account.remove(5)
-        account.remove(HIGH_WATER - PIECE_COST)
+        account.remove(HIGH_WATER - 1)
         self.assertEqual(self.link.holds, [])
         self.clock.advance(HOLD_LIMIT * 2)
         self.assertEqual(self.given_up, [])
@@ -96,13 +95,6 @@ class BudgetTests(SynchronousTestCase):
         self.assertGreater(len(self.given_up), 0)
         self.assertLess(len(self.given_up), 10)
 
-    def test_small_pieces_count_with_what_they_cost(self) -> None:
-        account = self.account()
-        count = HIGH_WATER // (PIECE_COST + 1) + 1
-        for _ in range(count):
-            account.add(1)
-        self.assertEqual(len(self.link.holds), 1)
-
     def test_nothing_is_said_to_a_link_that_is_gone(self) -> None:
         account = self.account()
         account.add(HIGH_WATER)
@@ -134,11 +126,11 @@ class BudgetTests(SynchronousTestCase):
                 waiting[index].append(size)
             elif waiting[index]:
                 accounts[index].remove(waiting[index].pop(0))
-            totals = [sum(sizes) + PIECE_COST * len(sizes) for sizes in waiting]
+            totals = [sum(sizes) for sizes in waiting]
             self.assertEqual([account.waiting for account in accounts], totals)
             self.assertEqual(budget.total, sum(totals))
             for account, total in zip(accounts, totals, strict=True):
-                if total > HIGH_WATER:
+                if total >= HIGH_WATER:
                     self.assertIn(account, link.holds)
                 elif total <= LOW_WATER:
                     self.assertNotIn(account, link.holds)

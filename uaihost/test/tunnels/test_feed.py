@@ -9,7 +9,7 @@ from uaihost.test.fakes_tunnels import FakeLink
 from uaihost.test.support import given, strategies
 from uaihost.test.tunnels.memory import Wire
 from uaihost.tunnels.budget import Budget
-from uaihost.tunnels.feed import Feed
+from uaihost.tunnels.feed import PIECE, Feed
 
 
 class FeedTests(SynchronousTestCase):
@@ -25,7 +25,7 @@ class FeedTests(SynchronousTestCase):
         self.feed.put(b"two")
         self.feed.end()
         self.assertEqual(self.written, [])
-        self.assertGreater(self.account.waiting, 6)
+        self.assertEqual(self.account.waiting, 6)
         self.feed.attach(self.wire)
         self.assertEqual((self.written, self.account.waiting), ([b"one", b"two", b"<end>"], 0))
 
@@ -53,11 +53,12 @@ class FeedTests(SynchronousTestCase):
             self.wire.full()
 
         feed = Feed(self.budget.account(self.fail), write, lambda: written.append(b"<end>"))
-        for piece in (b"one", b"two", b"three"):
+        pieces = [bytes([number]) * PIECE for number in range(3)]
+        for piece in pieces:
             feed.put(piece)
         feed.end()
         feed.attach(self.wire)
-        for expected in ([b"one"], [b"one", b"two"], [b"one", b"two", b"three"]):
+        for expected in (pieces[:1], pieces[:2], pieces):
             self.assertEqual(written, expected)
             self.wire.drained()
         self.assertEqual(written[-1], b"<end>")
@@ -105,7 +106,40 @@ class FeedTests(SynchronousTestCase):
         feed.put(b"one")
         feed.put(b"two")
         feed.attach(self.wire)
-        self.assertEqual(written, [b"one", b"two", b"three"])
+        self.assertEqual(b"".join(written), b"onetwothree")
+
+    def test_tiny_pieces_are_joined(self) -> None:
+        for _ in range(3 * PIECE):
+            self.feed.put(b"x")
+        self.feed.attach(self.wire)
+        self.assertEqual(b"".join(self.written), b"x" * (3 * PIECE))
+        self.assertLessEqual(len(self.written), 4)
+        self.assertTrue(all(type(piece) is bytes for piece in self.written))
+
+    def test_every_byte_that_the_socket_takes_is_told_once(self) -> None:
+        told: list[str] = []
+
+        class Told:
+            def passed(self, size: int) -> None:
+                told.append(f"passed {size}")
+
+            def add(self, size: int) -> None:
+                told.append(f"add {size}")
+
+            def remove(self, size: int) -> None:
+                told.append(f"remove {size}")
+
+            def close(self) -> None:
+                told.append("close")
+
+        feed = Feed(Told(), self.written.append, lambda: None)
+        feed.put(b"early")
+        feed.attach(self.wire)
+        feed.put(b"through")
+        self.wire.full()
+        feed.put(b"late")
+        feed.close()
+        self.assertEqual(told, ["add 5", "remove 5", "passed 7", "add 4", "close"])
 
     @given(strategies.lists(strategies.one_of(strategies.binary(max_size=5), strategies.booleans())))
     def test_order_is_kept_whatever_the_socket_does(self, steps: list[bytes | bool]) -> None:

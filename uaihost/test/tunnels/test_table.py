@@ -20,7 +20,7 @@ class OpenTests(MemoryTestCase):
                     self.last(),
                     TunnelAck("a", False, 503, message="target port is not available on this host"),
                 )
-        self.assertEqual((self.table.open_tunnels, self.connects, self.table.refused), (0, 0, 6))
+        self.assertEqual((self.table.open_tunnels, self.connects, self.table.traffic.refused), (0, 0, 6))
 
     def test_the_editor(self) -> None:
         self.table.open(TunnelOpen("a", "editor", "t", RequestLine("GET", "/", []), False))
@@ -55,11 +55,11 @@ class OpenTests(MemoryTestCase):
             wire = self.connect()
             wire.send(HEAD + b"0123456789")
             wire.close()
-        self.assertEqual(self.table.opened, 2)
+        self.assertEqual(self.table.traffic.opened, 2)
 
     def test_the_scheme_is_passed_on(self) -> None:
         self.table = TunnelTable(self.reactor, self.targets, scheme="https")
-        self.table.link_up(self.link.outlet, self.link)
+        self.table.link_up(self.link, self.link, self.broken.append)
         self.open("a")
         self.end()
         self.assertIn(b"X-Forwarded-Proto: https\r\n", self.connect().take())
@@ -139,7 +139,7 @@ class LinkTests(MemoryTestCase):
         wire.full()
         self.table.deliver("a", b"x" * (1 << 20))
         other = FakeLink()
-        self.table.link_up(other.outlet, other)
+        self.table.link_up(other, other, self.broken.append)
         self.assertTrue(wire.aborted)
         self.assertEqual((other.sent, other.holds, self.table.waiting), ([], [], 0))
         self.open("a")

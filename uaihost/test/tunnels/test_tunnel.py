@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from uaihost.test.fakes_tunnels import FakeLink
 from uaihost.tunnels.head import ResponseHead
 from uaihost.tunnels.tunnel import Traffic, Tunnel
+from uaihost.wire.frames import Header
+from uaihost.wire.mux import FAILED, STALLED
 
 HEAD = ResponseHead(200, "OK", [])
 
@@ -38,19 +40,58 @@ class ScriptedUpstream:
         self.calls.append("resume")
 
 
+class SpokenVoice:
+    """said: what the tunnel says, in order (tunnel.Voice)."""
+
+    def __init__(self) -> None:
+        self.link = FakeLink()
+        self.outlet = self.link.outlet("a")
+        self.said: list[str] = []
+
+    def interim(self, head: ResponseHead) -> None:
+        self.said.append(f"interim {head.status}")
+
+    def head(self, head: ResponseHead) -> None:
+        self.said.append(f"head {head.status}")
+
+    def write(self, data: bytes) -> None:
+        self.outlet.write(data)
+
+    def refuse(self, status: int, message: str) -> None:
+        self.said.append(f"refuse {status} {message}")
+
+    def half(self) -> None:
+        self.said.append("half")
+
+    def end(self, trailers: Sequence[Header], reason: str) -> None:
+        self.said.append(f"end {list(trailers)} {reason}")
+
+    def fail(self, code: int, reason: str) -> None:
+        self.said.append(f"fail {code} {reason}")
+
+    def leave(self, reason: str | None) -> None:
+        self.said.append(f"leave {reason}")
+
+    def vanish(self) -> None:
+        self.said.append("vanish")
+
+    def over(self) -> None:
+        self.said.append("over")
+
+
 Step = Callable[[Tunnel], None]
 
 # How each state is reached.
 STATES: dict[str, list[Step]] = {
     "opening": [],
-    "awaiting_head": [Tunnel.connected],
-    "streaming": [Tunnel.connected, lambda t: t.head(HEAD)],
+    "streaming": [lambda t: t.head(HEAD), lambda t: t.trailers([("Digest", "x")])],
+    "half": [lambda t: t.head(HEAD), Tunnel.said_all],
     "done": [lambda t: t.failed("before")],
 }
 
 INPUTS: dict[str, Step] = {
-    "connected": Tunnel.connected,
     "head": lambda t: t.head(HEAD),
+    "said_all": Tunnel.said_all,
     "ended": lambda t: t.ended("upstream ended"),
     "failed": lambda t: t.failed("it broke"),
     "given_up": lambda t: t.give_up("too slow"),
@@ -58,60 +99,53 @@ INPUTS: dict[str, Step] = {
     "cut": Tunnel.cut,
 }
 
-Outcome = tuple[list[str], list[str], bool]
+Outcome = tuple[list[str], list[str]]
 
-NOTHING: Outcome = ([], [], False)
-ACK: Outcome = (["ack 200"], [], False)
-ENDED: Outcome = (["close upstream ended"], [], True)
-ANSWERED: Outcome = (["close enough"], ["abort"], True)
-CUT: Outcome = ([], ["abort"], True)
+NOTHING: Outcome = ([], [])
+LEFT: Outcome = (["leave enough", "over"], ["abort"])
+CUT: Outcome = (["vanish", "over"], ["abort"])
 
-# What each input leads to: frames that leave, calls of the upstream, whether the tunnel is over by it.
+# What each input leads to: what is said, and the calls of the upstream.
 TABLE: dict[str, dict[str, Outcome]] = {
-    state: {
-        "connected": NOTHING,
-        "head": ACK,
-        "ended": (["refusal 502 upstream ended without an answer"], [], True),
-        "failed": (["refusal 502 it broke"], [], True),
-        "given_up": (["refusal 502 too slow"], ["abort"], True),
-        "closed": ANSWERED,
+    "opening": {
+        "head": (["head 200"], []),
+        "said_all": NOTHING,
+        "ended": (["refuse 502 upstream ended without an answer", "over"], []),
+        "failed": (["refuse 502 it broke", "over"], []),
+        "given_up": (["refuse 502 too slow", "over"], ["abort"]),
+        "closed": LEFT,
         "cut": CUT,
-    }
-    for state in ("opening", "awaiting_head")
+    },
+    "streaming": {
+        "head": NOTHING,
+        "said_all": (["half"], []),
+        "ended": (["end [('Digest', 'x')] upstream ended", "over"], []),
+        "failed": ([f"fail {FAILED} it broke", "over"], []),
+        "given_up": ([f"fail {STALLED} too slow", "over"], ["abort"]),
+        "closed": LEFT,
+        "cut": CUT,
+    },
+    "half": {
+        "head": NOTHING,
+        "said_all": NOTHING,
+        "ended": (["end [] upstream ended", "over"], []),
+        "failed": ([f"fail {FAILED} it broke", "over"], []),
+        "given_up": ([f"fail {STALLED} too slow", "over"], ["abort"]),
+        "closed": LEFT,
+        "cut": CUT,
+    },
+    "done": dict.fromkeys(INPUTS, NOTHING),
 }
-TABLE["streaming"] = {
-    "connected": NOTHING,
-    "head": NOTHING,
-    "ended": ENDED,
-    "failed": (["close it broke"], [], True),
-    "given_up": (["close too slow"], ["abort"], True),
-    "closed": ANSWERED,
-    "cut": CUT,
-}
-TABLE["done"] = dict.fromkeys(INPUTS, NOTHING)
 
 
 class LifeTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.link = FakeLink()
+        self.voice = SpokenVoice()
         self.upstream = ScriptedUpstream()
         self.traffic = Traffic()
-        self.overs = 0
-        self.tunnel = Tunnel("a", self.link.outlet, lambda tunnel: self.upstream, self.traffic, self.over)
-
-    def over(self) -> None:
-        self.overs += 1
-
-    def said(self) -> list[str]:
-        words = []
-        for frame in self.link.frames():
-            if not hasattr(frame, "ok"):
-                words.append(f"close {frame.reason}")
-            elif frame.ok:
-                words.append(f"ack {frame.status}")
-            else:
-                words.append(f"refusal {frame.status} {frame.message}")
-        return words
+        self.tunnel = Tunnel(self.voice, self.traffic)
+        self.tunnel.start(self.upstream)
+        self.upstream.calls.clear()
 
     def test_every_input_in_every_state(self) -> None:
         self.assertEqual(set(TABLE), set(STATES))
@@ -121,42 +155,52 @@ class LifeTests(SynchronousTestCase):
                 self.setUp()
                 for earlier in steps:
                     earlier(self.tunnel)
-                before, overs = len(self.link.frames()), self.overs
-                self.upstream.calls.clear()
+                self.voice.said.clear()
                 step(self.tunnel)
                 self.assertEqual(
-                    (self.said()[before:], self.upstream.calls, self.overs > overs),
-                    TABLE[state][name],
-                    f"{name} in {state}",
+                    (self.voice.said, self.upstream.calls), TABLE[state][name], f"{name} in {state}"
                 )
 
     def test_after_its_end_nothing_moves_it(self) -> None:
         for last in ("ended", "failed", "given_up", "closed", "cut"):
             self.setUp()
-            self.tunnel.connected()
             INPUTS[last](self.tunnel)
-            said, calls = self.said(), list(self.upstream.calls)
+            said, calls = list(self.voice.said), list(self.upstream.calls)
             for step in INPUTS.values():
                 step(self.tunnel)
-            self.assertEqual((self.said(), self.upstream.calls, self.overs), (said, calls, 1), last)
+            self.assertEqual((self.voice.said, self.upstream.calls), (said, calls), last)
+            self.assertEqual(said[-1], "over")
 
     def test_the_upstream_is_the_outlets_producer_while_it_streams(self) -> None:
-        outlet = self.link.outlets[0]
-        self.assertIsNone(outlet.producer)
+        for last in (INPUTS["ended"], INPUTS["said_all"], INPUTS["failed"]):
+            self.setUp()
+            outlet = self.voice.outlet
+            self.assertIsNone(outlet.producer)
+            self.tunnel.head(HEAD)
+            self.assertIs(outlet.producer, self.tunnel)
+            self.voice.link.block()
+            self.tunnel.body(b"x" * 300_000)
+            self.voice.link.unblock()
+            self.assertEqual(self.upstream.calls, ["pause", "resume"])
+            last(self.tunnel)
+            self.assertIsNone(outlet.producer)
+
+    def test_what_the_head_says_of_compressing_is_passed_on_before_the_bytes(self) -> None:
+        for value, gains in (("text/html", True), ("image/png", False), ("x/unknown", None)):
+            self.setUp()
+            self.tunnel.head(ResponseHead(200, "OK", [("Content-Type", value)]))
+            self.assertEqual(self.voice.outlet.hints, [gains])
+
+    def test_interim_answers_are_passed_on(self) -> None:
+        self.tunnel.interim(ResponseHead(103, "Early Hints", []))
         self.tunnel.head(HEAD)
-        self.assertIs(outlet.producer, self.tunnel)
-        self.link.block()
-        self.tunnel.body(b"x" * 300_000)
-        self.link.unblock()
-        self.assertEqual(self.upstream.calls, ["pause", "resume"])
-        self.tunnel.ended("upstream ended")
-        self.assertIsNone(outlet.producer)
+        self.assertEqual(self.voice.said, ["interim 103", "head 200"])
 
     def test_bytes_are_counted_and_passed_on(self) -> None:
-        self.tunnel.start()
         self.tunnel.head(HEAD)
         self.tunnel.deliver(b"up")
         self.tunnel.request_end()
         self.tunnel.body(b"down")
-        self.assertEqual(self.upstream.calls, ["start", "put b'up'", "end"])
-        self.assertEqual((self.link.data("a"), self.traffic), (b"down", Traffic(received=2, sent=4)))
+        self.assertEqual(self.upstream.calls, ["put b'up'", "end"])
+        self.assertEqual(self.voice.link.data("a"), b"down")
+        self.assertEqual(self.traffic, Traffic(received=2, sent=4))
