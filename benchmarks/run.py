@@ -157,7 +157,7 @@ class Run:
 
     def _sample(self, number: int, measure: Measure, lane: Lane) -> None:
         samples = measure.take(lane, self._effort)
-        print(f"round {number + 1}  {measure.title:32} {lane.kind.name:34} {shown(samples)}", flush=True)
+        print(f"round {number + 1}  {measure.title:33} {lane.kind.name:34} {shown(samples)}", flush=True)
         units = self._samples.setdefault(lane.kind.name, {}).setdefault(measure.title, {})
         for unit, value in samples.items():
             units.setdefault(unit, []).append(round(value, 4))
