@@ -36,7 +36,9 @@ def missing() -> str | None:
     for program in ("ip", "unshare", "nsenter"):
         if shutil.which(program) is None:
             return f"{program} is not installed: apt-get install iproute2 util-linux"
-    return None
+    # A container's root may not.
+    tried = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True, check=False)
+    return tried.stderr.strip() if tried.returncode else None
 
 
 # What a program in a namespace writes to choose how TCP controls congestion there.
