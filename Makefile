@@ -1,5 +1,5 @@
 # What a person types. `make up` and `make test` set up all they need.
-.PHONY: up demo setup test lint unit integration browser bench profile coverage clean
+.PHONY: up demo setup test lint unit integration browser bench profile fuzz coverage clean
 
 up: setup            ## set everything up and run bridge, host and page; prints the page's link
 	@exec .venv/bin/uaihost up
@@ -22,6 +22,10 @@ bench: setup         ## the tunnel's figures; see benchmarks/README.md
 
 profile: setup       ## where the host's time goes; see benchmarks/README.md
 	@.venv/bin/python -m benchmarks.profiling $(PROFILE)
+
+# FUZZ holds options, as in FUZZ="--inputs 10000 --seed 7".
+fuzz: setup          ## a million broken inputs to whatever reads bytes of others
+	@.venv/bin/python -m uaihost.test.fuzz $(FUZZ)
 
 coverage: setup      ## lines and branches that the unit tests reach
 	@.venv/bin/python -m coverage run -m twisted.trial --temp-directory .cache/trial-coverage $$(.venv/bin/python scripts/test --list unit) && .venv/bin/python -m coverage report

@@ -24,7 +24,7 @@ from zope.interface import alsoProvides
 
 from uaihost.bridge import pages
 from uaihost.bridge.names import App, Foreign, Names
-from uaihost.bridge.proxy import MAX_HEAD
+from uaihost.bridge.proxy import LINGER, MAX_HEAD
 
 # Seconds for the first head. Browsers open connections in reserve; nginx waits 60 for a head.
 HEAD_TIMEOUT = 60.0
@@ -56,6 +56,8 @@ class FrontConnection(Protocol):
         self._inner: IProtocol | None = None
         self._timer: IDelayedCall | None = None
         self.is_host = False
+        # The connection is refused; whatever still comes is thrown away.
+        self._deaf = False
 
     def connectionMade(self) -> None:
         if hasattr(self.transport, "setTcpNoDelay"):
@@ -67,7 +69,7 @@ class FrontConnection(Protocol):
         if self._inner is not None:
             self._inner.dataReceived(data)
             return
-        if self._timer is None:
+        if self._deaf:
             return
         self._head += data
         # A line that ends in a bare LF is left to the parser behind, which judges it.
@@ -119,8 +121,11 @@ class FrontConnection(Protocol):
     def _refuse(self, status: int, message: str, advice: str) -> None:
         self._stop_timer()
         html = b"text/html" in bytes(self._head).lower()
+        self._deaf = True
         self.transport.write(pages.error(status, message, advice, html=html))
-        self.transport.loseConnection()
+        # Closing while more comes would reset the connection, and the answer with it.
+        self.transport.loseWriteConnection()
+        self._timer = self._front.clock.callLater(LINGER, self.transport.abortConnection)
 
     def _stop_timer(self) -> None:
         if self._timer is not None and self._timer.active():

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from uaihost.bridge.front import HEAD_TIMEOUT, Front, Kinds, first_head
 from uaihost.bridge.names import Names
-from uaihost.bridge.proxy import MAX_HEAD
+from uaihost.bridge.proxy import LINGER, MAX_HEAD
 from uaihost.test.bridge.test_names import Known, known
 from uaihost.test.support import given, strategies
 
@@ -27,6 +27,13 @@ class Recorder(Protocol):
 
     def connectionLost(self, reason: Any = None) -> None:
         self.lost = True
+
+
+class _Transport(StringTransportWithDisconnection):
+    half_closed = False
+
+    def loseWriteConnection(self) -> None:
+        self.half_closed = True
 
 
 class FrontTests(SynchronousTestCase):
@@ -45,9 +52,9 @@ class FrontTests(SynchronousTestCase):
         names = Names(8789, Known(known("a", "web")))
         self.front.kinds = Kinds(names, build("app"), build("host"), build("tunnel"))
 
-    def connect(self) -> tuple[Any, StringTransportWithDisconnection]:
+    def connect(self) -> tuple[Any, _Transport]:
         protocol = self.front.buildProtocol(None)
-        transport = StringTransportWithDisconnection()
+        transport = _Transport()
         transport.protocol = protocol
         protocol.makeConnection(transport)
         return protocol, transport
@@ -83,7 +90,7 @@ class FrontTests(SynchronousTestCase):
             protocol, transport = self.connect()
             protocol.dataReceived(b"GET / HTTP/1.1\r\n" + lines + b"\r\n")
             self.assertIn(b" 421 ", transport.value())
-            self.assertFalse(transport.connected)
+            self.assertTrue(transport.half_closed)
 
     @given(strategies.lists(strategies.integers(1, 60), max_size=12))
     def test_the_pieces_of_a_head_do_not_matter(self, cuts: list[int]) -> None:
@@ -100,7 +107,10 @@ class FrontTests(SynchronousTestCase):
         protocol, transport = self.connect()
         protocol.dataReceived(b"GET / HTTP/1.1\r\nX: " + b"x" * MAX_HEAD)
         self.assertIn(b" 431 ", transport.value())
-        self.assertFalse(transport.connected)
+        self.assertTrue(transport.half_closed)
+        protocol.dataReceived(b"more")
+        self.clock.advance(LINGER)
+        self.assertTrue(transport.disconnected or not transport.connected)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_a_connection_that_says_nothing_is_ended(self) -> None:

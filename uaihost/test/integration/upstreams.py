@@ -164,6 +164,10 @@ class Script(Factory):
             self._waiting.append(waiter)
         return waiter
 
+    def forget(self, waiter: Deferred[Spoken]) -> None:
+        """Who asked by `connection()` waits no more."""
+        self._waiting.remove(waiter)
+
 
 class Source(Protocol):
     """Answers a request with `total` bytes of noise, as fast as they are taken; `sent` says how far it is."""
