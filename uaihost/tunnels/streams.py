@@ -89,8 +89,11 @@ class Stream:
         self._permitted -= len(data)
         self.outlet.write(data)
 
-    def refuse(self, status: int, message: str) -> None:
-        self.outlet.finish(_refusal(self._number, status, message))
+    def refuse(self, code: int, message: str) -> None:
+        if code == mux.FAILED:
+            self.outlet.finish(_refusal(self._number, 502, message))
+        else:
+            self.fail(code, message)
 
     def half(self) -> None:
         self._halved = True
@@ -274,7 +277,8 @@ class Streams:
     def _take(self, kind: int, number: int, payload: bytes) -> None:
         if kind == mux.DATA:
             self._window.received(len(payload))
-        stream = self._streams.get(number)
+        # An OPEN with a number that was used is no frame of that tunnel: the two ends no longer agree.
+        stream = self._streams.get(number) if kind != mux.OPEN else None
         if stream is not None:
             try:
                 stream.take(kind, payload)

@@ -11,7 +11,7 @@ import { createHash, randomFillSync } from "node:crypto";
 import { createServer } from "node:http";
 import { createInterface } from "node:readline";
 import { WebSocketServer } from "ws";
-import { frame as muxFrame } from "./frames.mjs";
+import { OPEN, frame as muxFrame } from "./frames.mjs";
 import { FEATURE, Mux } from "./mux.mjs";
 
 const HANDSHAKES = ["accept", "refuse", "ignore"];
@@ -319,7 +319,9 @@ const controls = {
 
   // One frame, verbatim, whatever it is.
   muxFrame({ type, tunnel, base64 = "" }) {
-    open().mux.post(muxFrame(type, tunnel, Buffer.from(base64, "base64")));
+    const { mux } = open();
+    if (type === OPEN) mux.highest = Math.max(mux.highest, tunnel);
+    mux.post(muxFrame(type, tunnel, Buffer.from(base64, "base64")));
   },
 
   // What a tunnel has received and which of its windows are left.
