@@ -45,8 +45,8 @@ class Spoken:
     def write(self, data: bytes) -> None:
         self.outlet.write(data)
 
-    def refuse(self, status: int, message: str) -> None:
-        self.outlet.finish(_refusal(self._id, status, message))
+    def refuse(self, code: int, message: str) -> None:
+        self.outlet.finish(_refusal(self._id, 502, message))
 
     def half(self) -> None:
         """Revision 1 cannot say it; its upstreams end as a whole."""

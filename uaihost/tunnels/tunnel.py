@@ -55,8 +55,8 @@ class Voice(Protocol):
     def write(self, data: bytes) -> None:
         """Bytes of the answer."""
 
-    def refuse(self, status: int, message: str) -> None:
-        """There is no answer."""
+    def refuse(self, code: int, message: str) -> None:
+        """There is no answer; `code` is one of wire.mux's."""
 
     def half(self) -> None:
         """No more bytes follow; the bridge's still have somewhere to go."""
@@ -117,11 +117,11 @@ def _machine() -> Callable[[Tunnel], Life]:
         core.voice.half()
 
     def refuse(life: Life, core: Tunnel, code: int, reason: str) -> None:
-        core.voice.refuse(502, reason)
+        core.voice.refuse(code, reason)
         core.voice.over()
 
     def refuse_empty(life: Life, core: Tunnel, reason: str) -> None:
-        core.voice.refuse(502, f"{reason} without an answer")
+        core.voice.refuse(FAILED, f"{reason} without an answer")
         core.voice.over()
 
     def refuse_stuck(life: Life, core: Tunnel, code: int, reason: str) -> None:

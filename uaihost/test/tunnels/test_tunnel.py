@@ -57,8 +57,8 @@ class SpokenVoice:
     def write(self, data: bytes) -> None:
         self.outlet.write(data)
 
-    def refuse(self, status: int, message: str) -> None:
-        self.said.append(f"refuse {status} {message}")
+    def refuse(self, code: int, message: str) -> None:
+        self.said.append(f"refuse {code} {message}")
 
     def half(self) -> None:
         self.said.append("half")
@@ -110,9 +110,9 @@ TABLE: dict[str, dict[str, Outcome]] = {
     "opening": {
         "head": (["head 200"], []),
         "said_all": NOTHING,
-        "ended": (["refuse 502 upstream ended without an answer", "over"], []),
-        "failed": (["refuse 502 it broke", "over"], []),
-        "given_up": (["refuse 502 too slow", "over"], ["abort"]),
+        "ended": ([f"refuse {FAILED} upstream ended without an answer", "over"], []),
+        "failed": ([f"refuse {FAILED} it broke", "over"], []),
+        "given_up": ([f"refuse {STALLED} too slow", "over"], ["abort"]),
         "closed": LEFT,
         "cut": CUT,
     },
