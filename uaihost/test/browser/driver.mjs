@@ -16,7 +16,10 @@ const context = await chromium.launchPersistentContext(profile, {
 });
 context.setDefaultTimeout(20000);
 const problems = [];
+// Every WebSocket that a page opened, in order.
+const sockets = [];
 const watch = (page) => {
+  page.on("websocket", (socket) => sockets.push(socket));
   page.on("pageerror", (error) => problems.push(`error: ${error.message}`));
   page.on("console", (message) => {
     if (message.type() === "error") problems.push(`console: ${message.text()} ${message.location().url}`);
@@ -25,6 +28,15 @@ const watch = (page) => {
 context.on("page", watch);
 const page = context.pages()[0] ?? (await context.newPage());
 watch(page);
+
+// What Playwright tells of a socket comes as events only; a look every few ms finds them all.
+const until = async (holds, what) => {
+  const end = Date.now() + 30000;
+  while (!holds()) {
+    if (Date.now() > end) throw new Error(`not seen within 30 s: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+};
 
 // Words that stand for a while only are caught by watching the page, not by looking now and then.
 const seenLive = () => {
@@ -54,6 +66,12 @@ const verbs = {
   shot: async (path) => { await page.screenshot({ path, animations: "disabled" }); },
   size: async (width, height) => page.setViewportSize({ width, height }),
   theme: async (colorScheme) => page.emulateMedia({ colorScheme }),
+  run: async (expression) => page.evaluate(expression),
+  until: async (expression, value, timeout) => { await page.waitForFunction(`(${expression}) === ${JSON.stringify(value)}`, null, { timeout }); },
+  type: async (text) => page.keyboard.type(text),
+  sockets: async () => sockets.map((socket) => ({ url: socket.url(), open: !socket.isClosed() })),
+  connected: async () => until(() => sockets.some((socket) => !socket.isClosed()), "an open socket"),
+  disconnected: async () => until(() => sockets.every((socket) => socket.isClosed()), "the end of all sockets"),
   cookies: async () => context.cookies(),
   // The text of the page that a click opens in a tab of its own.
   popup: async (selector, path) => {
