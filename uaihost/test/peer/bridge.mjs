@@ -307,8 +307,9 @@ const controls = {
     const { mux } = open();
     return noise(bytes, size, (piece) => mux.tunnels.get(tunnel)?.write(piece, force));
   },
+  // Of one that the host has ended meanwhile, because it needs no more, nothing.
   async muxEnd({ tunnel }) {
-    await stream(tunnel).end();
+    await open().mux.tunnels.get(tunnel)?.end();
   },
   muxReset({ tunnel, code, reason = "" }) {
     stream(tunnel).reset(code, reason);
