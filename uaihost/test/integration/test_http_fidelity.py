@@ -319,11 +319,9 @@ class UpgradeTests(ChainCase):
         await browser.see(accept + b"\r\n\r\n")
         # A close with 4123 each way (RFC 6455, section 5.5.1); the browser's is masked with zeros.
         server.transport.write(b"\x88\x05" + (4123).to_bytes(2, "big") + b"bye")
-        server.transport.loseWriteConnection()
         await browser.see(b"\x88\x05\x10\x1bbye")
-        if self.mux:
-            browser.transport.write(b"\x88\x82\0\0\0\0\x10\x1b")
-            await server.until(b"\x88\x82\0\0\0\0\x10\x1b")
+        browser.transport.write(b"\x88\x82\0\0\0\0\x10\x1b")
+        await server.until(b"\x88\x82\0\0\0\0\x10\x1b")
         browser.transport.loseConnection()
         await server.lost
 
