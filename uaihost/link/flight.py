@@ -232,7 +232,7 @@ class Flight:
         self.rate = rates[0][1]
 
     def _grow(self, took: float, arrived: int) -> None:
-        """At first the window doubles in a round trip, as long as it is what limits, until the way is full."""
+        """At first the window doubles each round trip while it is what limits, until the way is full."""
         self._recent.append(took)
         if len(self._recent) == _FULL_SAMPLES and min(self._recent) > self._shortest + self._target():
             # Even the fastest of these waited in a queue.

@@ -259,7 +259,6 @@ class Outbound:
 
     def message(self, payload: bytes, binary: bool, gain: Gain | None = None) -> None:
         """A message of revision 1, at once."""
-        self._flush()
         self._send(payload, binary, gain is not None and gain.worth(payload), gain)
 
     def frame(self, payload: bytes) -> None:
@@ -347,6 +346,11 @@ class Outbound:
 
     def _serve(self, outlet: Queue) -> None:
         """The turn of `outlet`, which is nowhere."""
+        if not outlet.gathers:
+            self._flush()
+            if self.full_since is not None:
+                self._queue(outlet)
+                return
         size = outlet.send(self._flight.chunk)
         if self.gone:
             return

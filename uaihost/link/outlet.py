@@ -29,10 +29,12 @@ IDLE, DRY, SOON, QUEUED = range(4)
 class Keeper(Protocol):
     """Who gives outlets their turns (link.outbound).
 
-    gone: the link is lost; window: of all tunnels of mux.1 together.
+    gone: the link is lost; full_since: not None while the transport takes nothing; window: of all tunnels of
+    mux.1 together.
     """
 
     gone: bool
+    full_since: float | None
     window: SendWindow
 
     def put(self, outlet: Queue, cost: int) -> None:
@@ -58,8 +60,11 @@ class Queue:
     """What both kinds of outlets have in common.
 
     waiting: bytes that wait, with their costs; place: see above; tag: link.turns.Taker; spent, since: the
-    bytes that it sent since then, by which its keeper tells the busy from the others.
+    bytes that it sent since then, by which its keeper tells the busy from the others; gathers: whether what
+    it sends goes into messages with that of others.
     """
+
+    gathers = False
 
     __slots__ = (
         "_finished",
@@ -156,10 +161,10 @@ class Queue:
         return False
 
     def send(self, limit: int) -> int:
-        """Send what waits, to `limit` bytes or little more; the bytes sent, with their costs."""
+        """Send what waits, to `limit` bytes or a frame more; the bytes sent, with their costs."""
         before = self.waiting
         rest = limit
-        while self._units and rest > 0:
+        while self._units and rest > 0 and self._keeper.full_since is None:
             if self._units[0][0]:
                 size = self._send_data(rest)
                 if not size:
@@ -268,6 +273,8 @@ class Pairs(Queue):
 
 class Stream(Queue):
     """A tunnel of mux.1: its bytes go in DATA frames, as many as its window and the link's permit."""
+
+    gathers = True
 
     __slots__ = ("_number", "_window")
 

@@ -7,17 +7,19 @@ import re
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from uaihost.link.flight import MOST_CHUNK
 from uaihost.link.outbound import (
     HIGH_WATER,
     LOW_WATER,
-    MESSAGE_LIMIT,
-    QUANTUM,
     TOTAL_HIGH_WATER,
-    UNIT_COST,
     Outbound,
 )
+from uaihost.link.outlet import UNIT_COST
 from uaihost.test.link.fakes import Pipe, Sent, Spring, endless
 from uaihost.test.support import given, settings, strategies
+
+# Bytes that an upstream writes at once.
+READ = 64 * 1024
 
 _HEADER = re.compile(rb'\{"kind":"tunnel.data","tunnelId":"([^"]+)"\}\Z')
 
@@ -57,11 +59,14 @@ class OutboundTests(SynchronousTestCase):
     def fill(self) -> None:
         """Make the transport full with a tunnel of its own."""
         self.outbound.outlet("filler").write(bytes(self.pipe.capacity))
+        self.clock.advance(0)
         self.assertTrue(self.pipe.full)
         self.pipe.sent.clear()
 
-    def test_bytes_leave_at_once_while_there_is_room(self) -> None:
+    def test_bytes_leave_at_the_end_of_the_turn_while_there_is_room(self) -> None:
         self.outbound.outlet("t1").write(b"hello")
+        self.assertEqual(self.pipe.sent, [])
+        self.clock.advance(0)
         self.assertEqual(
             self.pipe.sent,
             [Sent(b'{"kind":"tunnel.data","tunnelId":"t1"}', False, False), Sent(b"hello", True, False)],
@@ -69,7 +74,7 @@ class OutboundTests(SynchronousTestCase):
 
     def test_empty_bytes_are_nothing(self) -> None:
         self.outbound.outlet("t1").write(b"")
-        self.assertEqual(self.pipe.sent, [])
+        self.assertEqual((self.pipe.sent, self.clock.getDelayedCalls()), ([], []))
 
     def test_nothing_is_written_while_the_transport_is_full(self) -> None:
         self.fill()
@@ -102,11 +107,12 @@ class OutboundTests(SynchronousTestCase):
         data = bytes(range(256)) * 2048
         outlet = self.outbound.outlet("t1")
         outlet.write(data)
+        self.clock.advance(0)
         while self.pipe.full:
             self.pipe.drain()
         pieces = [m.payload for m in self.pipe.sent if m.binary]
         self.assertEqual(b"".join(pieces), data)
-        self.assertEqual({len(piece) for piece in pieces}, {MESSAGE_LIMIT})
+        self.assertEqual({len(piece) for piece in pieces}, {MOST_CHUNK})
 
     def test_short_pieces_that_waited_become_one_message(self) -> None:
         self.fill()
@@ -122,13 +128,13 @@ class OutboundTests(SynchronousTestCase):
     def test_a_close_never_overtakes_data(self) -> None:
         self.fill()
         outlet = self.outbound.outlet("t1")
-        outlet.write(bytes(3 * MESSAGE_LIMIT))
+        outlet.write(bytes(3 * MOST_CHUNK))
         outlet.finish(b"frame t1 close")
         self.outbound.outlet("t2").write(b"other")
         while self.pipe.full:
             self.pipe.drain()
         parts = streams(self.pipe.sent)["t1"]
-        self.assertEqual(parts, [b"data:" + bytes(3 * MESSAGE_LIMIT), b"frame t1 close"])
+        self.assertEqual(parts, [b"data:" + bytes(3 * MOST_CHUNK), b"frame t1 close"])
 
     def test_nothing_follows_the_last_frame(self) -> None:
         outlet = self.outbound.outlet("t1")
@@ -186,8 +192,8 @@ class OutboundTests(SynchronousTestCase):
             outlet.registerProducer(spring, True)
             springs.append(spring)
             while not spring.paused:
-                outlet.write(bytes(QUANTUM))
-        self.assertLessEqual(self.outbound.total, TOTAL_HIGH_WATER + 200 * (QUANTUM + UNIT_COST))
+                outlet.write(bytes(READ))
+        self.assertLessEqual(self.outbound.total, TOTAL_HIGH_WATER + 200 * (READ + UNIT_COST))
         while self.pipe.full:
             self.pipe.drain()
         self.assertEqual([s.paused for s in springs], [False] * 200)
@@ -209,7 +215,8 @@ class OutboundTests(SynchronousTestCase):
 
     def test_a_key_stroke_leaves_before_the_next_bulk(self) -> None:
         for name in ("a", "b", "c"):
-            endless(self.outbound, name, QUANTUM)()
+            endless(self.outbound, name, READ)()
+        self.clock.advance(0)
         for _ in range(10):
             self.pipe.drain()
         self.pipe.sent.clear()
@@ -218,10 +225,11 @@ class OutboundTests(SynchronousTestCase):
         self.assertEqual(self.pipe.sent[1].payload, b"k")
 
     def test_one_that_is_fresh_again_and_again_starves_nobody(self) -> None:
-        endless(self.outbound, "a", QUANTUM)()
+        endless(self.outbound, "a", READ)()
+        self.clock.advance(0)
         sly = self.outbound.outlet("sly")
         for _ in range(100):
-            sly.write(bytes(QUANTUM // 2))
+            sly.write(bytes(READ // 2))
             self.pipe.drain()
         served = {name: len(b"".join(parts)) for name, parts in streams(self.pipe.sent).items()}
         self.assertGreater(served["a"], served["sly"] // 2)
@@ -230,7 +238,8 @@ class OutboundTests(SynchronousTestCase):
         self.assertTrue(self.successResultOf(self.outbound.room()))
 
     def test_room_comes_after_the_control_frames_and_a_turn_of_the_tunnels(self) -> None:
-        endless(self.outbound, "a", QUANTUM)()
+        endless(self.outbound, "a", READ)()
+        self.clock.advance(0)
         self.pipe.sent.clear()
         self.outbound.control(bytes(2 * self.pipe.capacity))
         room = self.outbound.room()
@@ -266,12 +275,12 @@ class OutboundTests(SynchronousTestCase):
 
 _step = strategies.one_of(
     strategies.tuples(
-        strategies.just("write"), strategies.integers(0, 4), strategies.integers(1, 3 * MESSAGE_LIMIT)
+        strategies.just("write"), strategies.integers(0, 4), strategies.integers(1, 3 * MOST_CHUNK)
     ),
     strategies.tuples(strategies.just("write"), strategies.integers(0, 4), strategies.integers(1, 64)),
     strategies.tuples(strategies.just("frame"), strategies.integers(0, 4), strategies.just(0)),
     strategies.tuples(strategies.just("control"), strategies.just(0), strategies.integers(1, 2000)),
-    strategies.tuples(strategies.just("drain"), strategies.just(0), strategies.just(0)),
+    strategies.tuples(strategies.sampled_from(["drain", "turn"]), strategies.just(0), strategies.just(0)),
     strategies.tuples(strategies.just("finish"), strategies.integers(0, 4), strategies.just(0)),
     strategies.tuples(strategies.just("discard"), strategies.integers(0, 4), strategies.just(0)),
 )
@@ -282,21 +291,22 @@ class _Watched(Pipe):
 
     outbound: Outbound
 
-    def send_message(self, payload: bytes, binary: bool, compress: bool) -> None:
+    def send_message(
+        self, payload: bytes, binary: bool, compress: bool, history: object | None = None
+    ) -> int:
         if not payload.startswith(b"control"):
             assert self.outbound.control_waiting == 0, "a tunnel before a control frame"
-        super().send_message(payload, binary, compress)
+        return super().send_message(payload, binary, compress, history)
 
 
 class SchedulerProperties(SynchronousTestCase):
-    @given(
-        strategies.lists(_step, max_size=60), strategies.sampled_from([1, 1000, QUANTUM, 2 * MESSAGE_LIMIT])
-    )
+    @given(strategies.lists(_step, max_size=60), strategies.sampled_from([1, 1000, READ, 2 * MOST_CHUNK]))
     def test_everything_leaves_once_whole_and_in_order(
         self, steps: list[tuple[str, int, int]], capacity: int
     ) -> None:
         pipe = _Watched(capacity)
-        pipe.outbound = outbound = Outbound(pipe, Clock())
+        clock = Clock()
+        pipe.outbound = outbound = Outbound(pipe, clock)
         controls: list[bytes] = []
         # Five tunnels; one that ended begins anew under another id.
         names = [f"{tunnel}.0" for tunnel in range(5)]
@@ -324,6 +334,9 @@ class SchedulerProperties(SynchronousTestCase):
                 outbound.control(controls[-1])
             elif what == "drain":
                 pipe.drain()
+            elif what == "turn":
+                clock.advance(0)
+                self.assertTrue(pipe.full or outbound.total == outbound.control_waiting == 0)
             else:
                 if what == "finish":
                     parts.append(b"frame %s close" % name.encode())
@@ -335,7 +348,7 @@ class SchedulerProperties(SynchronousTestCase):
                 outlets[tunnel] = outbound.outlet(names[tunnel])
                 springs[tunnel] = Spring()
                 outlets[tunnel].registerProducer(springs[tunnel], True)
-            self.assertTrue(pipe.full or outbound.total == outbound.control_waiting == 0)
+        clock.advance(0)
         while pipe.full:
             pipe.drain()
         found = streams(pipe.sent)
@@ -351,21 +364,20 @@ class SchedulerProperties(SynchronousTestCase):
 
     @settings(max_examples=30)
     @given(
-        strategies.lists(strategies.integers(1000, 2 * MESSAGE_LIMIT), min_size=2, max_size=6),
-        strategies.sampled_from([1000, QUANTUM, 2 * MESSAGE_LIMIT]),
+        strategies.lists(strategies.integers(1000, 2 * MOST_CHUNK), min_size=2, max_size=6),
+        strategies.sampled_from([1000, READ, 2 * MOST_CHUNK]),
     )
     def test_busy_tunnels_get_the_same_whatever_they_write(self, sizes: list[int], capacity: int) -> None:
         pipe = Pipe(capacity)
-        outbound = Outbound(pipe, Clock())
+        clock = Clock()
+        outbound = Outbound(pipe, clock)
         pipe.send_message(bytes(capacity + 1), False, False)
         for number, size in enumerate(sizes):
             endless(outbound, f"{number}", size)()
         for _ in range(30 * len(sizes)):
             pipe.drain()
-            self.assertLessEqual(
-                outbound.total, len(sizes) * (HIGH_WATER + 2 * MESSAGE_LIMIT + 2 * UNIT_COST)
-            )
+            self.assertLessEqual(outbound.total, len(sizes) * (HIGH_WATER + 2 * MOST_CHUNK + 2 * UNIT_COST))
         served = [len(b"".join(parts)) for parts in streams(pipe.sent).values()]
         self.assertEqual(len(served), len(sizes))
-        # Small pieces pay for their headers, hence the tenth; the rest is the bound of deficit round robin.
-        self.assertLessEqual(max(served) - min(served), QUANTUM + 2 * MESSAGE_LIMIT + max(served) // 7)
+        # Small pieces pay for their headers, hence the seventh; the rest is the bound of start-time fairness.
+        self.assertLessEqual(max(served) - min(served), 2 * MOST_CHUNK + max(served) // 7)

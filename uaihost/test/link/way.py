@@ -1,4 +1,4 @@
-"""A way to another end, in memory and in the clock's time: a rate, a delay, one queue, and a peer that answers."""
+"""A way to another end in memory, in the clock's time: a rate, a delay, a queue, and a peer that answers."""
 
 from __future__ import annotations
 
