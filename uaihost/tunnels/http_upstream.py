@@ -22,6 +22,10 @@ from uaihost.tunnels.pool import HttpConnection, Pool
 from uaihost.tunnels.response import BadHead, BlockReader, RawHead, framing, response_reader
 from uaihost.tunnels.upstream import Receiver, cannot_connect
 
+# Interim answers to one request; Go's client takes 5. Without a bound a server could fill one read with
+# thousands, each of which would be a frame.
+INTERIMS = 32
+
 
 class HttpUpstream:
     """One request and its response (tunnels.upstream.Upstream).
@@ -47,6 +51,7 @@ class HttpUpstream:
 
     def _new_exchange(self) -> None:
         self._head: BlockReader[RawHead] = response_reader()
+        self._interims = 0
         self._head_sent = False
         self._body_sent = False
         self._request_done = False
@@ -112,7 +117,6 @@ class HttpUpstream:
         connection.exchange = self
         if self._paused:
             connection.pause()
-        self._receiver.connected()
         self._send_head()
 
     def lost(self, failure: Failure) -> None:
@@ -191,6 +195,9 @@ class HttpUpstream:
                     return
                 if head.status == 101:
                     raise BadHead("it switches protocols, which nobody asked for")
+                self._interims += 1
+                if self._interims > INTERIMS:
+                    raise BadHead(f"there are more than {INTERIMS} interim answers")
                 self._receiver.interim(response_head(head.status, head.reason, head.fields))
                 if self._over or not data:
                     return

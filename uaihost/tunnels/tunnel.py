@@ -239,9 +239,6 @@ class Tunnel:
 
     # tunnels.upstream.Receiver
 
-    def connected(self) -> None:
-        """There is nothing to say of it."""
-
     def interim(self, head: ResponseHead) -> None:
         self.voice.interim(head)
 

@@ -51,11 +51,8 @@ class Upstream(Protocol):
 class Receiver(Protocol):
     """Whom an upstream reports to.
 
-    `connected`*, `interim`*, `head`, `body`*, `trailers`?, then `ended`; or `failed` at any point.
+    `interim`*, `head`, `body`*, `trailers`?, `said_all`?, then `ended`; or `failed` at any point.
     """
-
-    def connected(self) -> None:
-        """There is a connection; the request is on its way."""
 
     def interim(self, head: ResponseHead) -> None:
         """An answer with a status from 100 to 199, except 101; the one that counts is still to come."""
