@@ -78,7 +78,7 @@ def raw_head(data: bytes, pieces: list[bytes]) -> str:
         assert isinstance(head, ResponseHead) and not any(
             "\n" in value for pair in head.headers for value in pair
         )
-    return whole[2] or f"{len(whole[0])} heads"
+    return whole[2] or f"{min(len(whole[0]), 3)} heads"
 
 
 def _decoded(pieces: list[bytes]) -> tuple[bytes, ChunkedDecoder]:

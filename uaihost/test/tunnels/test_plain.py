@@ -6,6 +6,7 @@ from twisted.internet.error import ConnectError, ConnectionLost, ConnectionRefus
 
 from uaihost.test.support import given, strategies
 from uaihost.test.tunnels.memory import MemoryTestCase, Wire
+from uaihost.tunnels.http_upstream import INTERIMS
 from uaihost.tunnels.pool import IDLE_LIMIT, IDLE_SECONDS
 from uaihost.wire.frames import TunnelAck, TunnelClose
 
@@ -85,6 +86,15 @@ class ResponseTests(MemoryTestCase):
         wire.send(head(b"HTTP/1.1 103 Early Hints", b"Link: </x>") + OK)
         self.assertEqual(self.link.order(), ["TunnelAck", "data", "TunnelClose"])
         self.assertEqual(self.link.frames()[0].status, 200)
+
+    def test_interim_responses_without_end_are_refused(self) -> None:
+        wire = self.requested()
+        wire.send(head(b"HTTP/1.1 102 Processing") * INTERIMS)
+        self.assertEqual(self.link.frames(), [])
+        wire.send(head(b"HTTP/1.1 102 Processing"))
+        [ack] = self.link.frames()
+        self.assertEqual((ack.ok, ack.status), (False, 502))
+        self.assertIn("interim", ack.message)
 
     def test_broken_responses_before_the_ack(self) -> None:
         for answer in (
