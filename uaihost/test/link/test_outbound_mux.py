@@ -1,4 +1,4 @@
-"""Tunnels of mux.1 on their way out: gathered in messages, held by their own want of credit and no other's."""
+"""Tunnels of mux.1 on their way out: gathered in messages, held by their own credit and no other's."""
 
 from __future__ import annotations
 
