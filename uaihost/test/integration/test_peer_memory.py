@@ -9,6 +9,7 @@ from twisted.internet.protocol import Factory
 
 from uaihost.test.integration.rig import TASK, PeerTestCase
 from uaihost.test.integration.upstreams import Sink, Source, Web
+from uaihost.wire import mux
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -81,3 +82,35 @@ class Memory(PeerTestCase):
         self.assertEqual((ack["ok"], ack["status"]), (True, 204))
         self.assertEqual((sink.got, sink.hash.hexdigest()), (GIB, digest))
         self.assertLess(self.service.memory("VmHWM") - before, GROWTH)
+
+    async def test_by_mux_1(self) -> None:
+        """As both of the above, at once: a reader and an upstream that take nothing for a while."""
+        await self.peer.call("policy", features=[mux.FEATURE])
+        source, sink = Source(GIB), Sink(GIB)
+        listening = {"source": self.listen(One(source)), "sink": self.listen(One(sink))}
+        await self.host(web=self.listen(Web()), **listening)
+        before = await self.warm()
+        down = await self.mux_open("source", "GET", [("Host", "h")], whole=True, reading=False)
+        up = await self.mux_open("sink", "PUT", [("Host", "h"), ("Content-Length", str(GIB))])
+        await self.eventually(lambda: sink.got >= 0, "no request")
+        sink.transport.pauseProducing()
+        flooded = self.peer.call("muxFlood", tunnel=up, bytes=GIB, size=64 << 10)
+        await self.sleep(3)
+        self.assertLess(source.sent, GIB)
+        self.assertLess(self.service.memory() - before, GROWTH)
+        # Each was stopped by its own window: others pass.
+        await self.peer.fetch("other", TASK, "web", url="/hello")
+        await self.peer.call("muxRead", tunnel=down, reading=True)
+        sink.transport.resumeProducing()
+        digest = (await flooded)["sha256"]
+        await self.peer.call("muxEnd", tunnel=up)
+        ended = await self.peer.expect("end", tunnel=down, timeout=300)
+        self.assertEqual((ended["bytes"], ended["sha256"]), (GIB, source.hash.hexdigest()))
+        await self.peer.expect("end", tunnel=up, timeout=120)
+        self.assertEqual((sink.got, sink.hash.hexdigest()), (GIB, digest))
+        self.assertLess(self.service.memory("VmHWM") - before, GROWTH)
+
+    async def mux_open(self, name: str, method: str, headers: list[tuple[str, str]], **options: bool) -> int:
+        line = {"method": method, "url": "/", "headers": headers}
+        fields = {"target": "preview", "taskId": TASK, "name": name, "reqLine": line, "upgrade": False}
+        return int((await self.peer.call("muxOpen", fields=fields, **options))["tunnel"])
