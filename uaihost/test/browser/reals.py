@@ -1,4 +1,4 @@
-"""Real servers behind a real tunnel: a bridge, a host without an engine, and programs that the host exposes."""
+"""Real servers behind a real tunnel: a bridge, a host without an engine, programs that the host exposes."""
 
 from __future__ import annotations
 

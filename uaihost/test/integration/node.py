@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -54,10 +55,14 @@ def npm() -> list[str]:
     return [found]
 
 
-def installed(source: Path) -> Path:
+def installed(source: Path, *options: str, finish: Callable[[Path], object] | None = None) -> Path:
     """A copy of the folder `source` with its packages installed; a second call with the same lock is quick.
 
     Blocks for as long as `npm ci` takes, at most two minutes.
+
+    Args:
+        options: more words for `npm ci`.
+        finish: what else is done in the fresh copy before anybody uses it.
     """
     digest = hashlib.sha256()
     for name in _MANIFEST:
@@ -68,10 +73,10 @@ def installed(source: Path) -> Path:
         fresh = Path(tempfile.mkdtemp(prefix="new-", dir=CACHE))
         for name in _MANIFEST:
             shutil.copy(source / name, fresh)
-        words = [*npm(), "ci", "--no-audit", "--no-fund", "--loglevel=error"]
-        path = f"{Path(node()).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         try:
-            subprocess.run(words, cwd=fresh, env=os.environ | {"PATH": path}, check=True, timeout=120)
+            run_npm(fresh, "ci", *options)
+            if finish is not None:
+                finish(fresh)
             fresh.rename(target)
         except OSError:
             # Another process was faster; its copy is as good.
@@ -82,6 +87,13 @@ def installed(source: Path) -> Path:
     for program in source.glob("*.mjs"):
         _refresh(program, target / program.name)
     return target
+
+
+def run_npm(folder: Path, *words: str) -> None:
+    """`npm` in a folder, for two minutes at most."""
+    command = [*npm(), *words, "--no-audit", "--no-fund", "--loglevel=error"]
+    path = f"{Path(node()).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    subprocess.run(command, cwd=folder, env=os.environ | {"PATH": path}, check=True, timeout=120)
 
 
 def _refresh(source: Path, target: Path) -> None:
