@@ -224,9 +224,11 @@ class Gain:
 
     Args:
         hint: True: by what is known of the content they gain; False: never; None: to be found out.
+
+    ratio: bytes on the wire per byte, of late.
     """
 
-    __slots__ = ("_after", "_before", "_blind", "_hint", "_on")
+    __slots__ = ("_after", "_before", "_blind", "_hint", "_on", "ratio")
 
     def __init__(self, hint: bool | None = None) -> None:
         self.hint(hint)
@@ -237,6 +239,7 @@ class Gain:
         self._on = gains is True
         self._blind = 0
         self._before = self._after = 0
+        self.ratio = 1.0
 
     def worth(self, payload: bytes) -> bool:
         """Whether to try: `payload` is the next message. A short one is never tried, and decides nothing."""
@@ -253,6 +256,7 @@ class Gain:
         """A message that was worth it had `before` bytes and took `after` on the wire."""
         if before < SMALLEST:
             return
+        self.ratio += (after / before - self.ratio) / 4
         self._before += before
         self._after += after
         if self._before >= _WATCHED:
@@ -270,3 +274,4 @@ class Gain:
     def _stop(self) -> None:
         self._on = False
         self._blind = _BLIND
+        self.ratio = 1.0

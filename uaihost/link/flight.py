@@ -219,8 +219,8 @@ class Flight:
         self._resize()
 
     def _rated(self, rate: float, idle: bool, now: float) -> None:
-        """Keep the largest of the last rates; one of an idle time counts only if it is larger than all."""
-        if idle and self.rate is not None and rate <= self.rate:
+        """Keep the largest of the last rates; one of an idle time counts only if it is larger than those."""
+        if idle and (self.rate is None or rate <= self.rate):
             return
         rates = self._rates
         while rates and rates[-1][1] <= rate:

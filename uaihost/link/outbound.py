@@ -351,7 +351,7 @@ class Outbound:
             if self.full_since is not None:
                 self._queue(outlet)
                 return
-        size = outlet.send(self._flight.chunk)
+        size = outlet.send(outlet.turn(self._flight.chunk))
         if self.gone:
             return
         self.total -= size

@@ -21,6 +21,10 @@ from uaihost.wire.frames import TunnelData
 # a tunnel that writes single bytes would hold a hundred times its share.
 UNIT_COST = 128
 
+# Bytes of one turn that shrink on the wire. A message costs its reader by its length before and by itself;
+# compressing this much takes half a millisecond.
+MOST_TEXT = 256 * 1024
+
 # Where an outlet is: nothing waits; what waits needs credit of its own tunnel; its turn comes before the
 # others', or in order.
 IDLE, DRY, SOON, QUEUED = range(4)
@@ -146,6 +150,11 @@ class Queue:
             self._gain.hint(gains)
 
     # ---- for its keeper
+
+    def turn(self, chunk: int) -> int:
+        """Bytes of a turn that takes `chunk` bytes of the wire."""
+        gain = self._gain
+        return chunk if gain is None else max(chunk, min(int(chunk / gain.ratio), MOST_TEXT))
 
     def next_is_data(self) -> bool:
         """Of what waits: something does."""
