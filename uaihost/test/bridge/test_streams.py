@@ -309,7 +309,6 @@ class CreditTests(StreamsCase):
         self.hear(mux.credit_frame(1, 70_000), mux.credit_frame(0, 5))
         self.assertEqual((self.outlet().permitted, self.wire.permitted), (70_000, 5))
 
-
     def test_the_rest_of_an_upload_gets_its_credit_though_the_response_is_whole(self) -> None:
         for last in ("credit", "reset", "loss"):
             self.setUp()
