@@ -53,6 +53,9 @@ OPENSSH = Kind("OpenSSH -R", "OpenSSH")
 MUX_OFF = Kind("uaihost, mux.1, deflate off", "uaihost", mux=True)
 PLAIN_OFF = Kind("uaihost, revision 1, deflate off", "uaihost")
 REFERENCE_OFF = Kind("reference, deflate off", "reference")
+# A browser instead of a bridge with clients in it.
+DIRECT = Kind("Chromium, direct", "direct")
+TUNNEL = Kind("Chromium, uaihost", "uaihost")
 
 NEGOTIATED = (MUX, PLAIN, REFERENCE)
 OFF = (MUX_OFF, PLAIN_OFF, REFERENCE_OFF)

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from benchmarks.lanes import MUX, NEGOTIATED, OFF, OPENSSH, REFERENCE, Kind, Lane
+from benchmarks.lanes import DIRECT, MUX, NEGOTIATED, OFF, OPENSSH, REFERENCE, TUNNEL, Kind, Lane
 from benchmarks.processes import cpu, forget_peak, memory
 
 Samples = dict[str, float]
@@ -188,6 +188,13 @@ def slow(loads: int) -> Callable[[Lane, Effort], Samples]:
     return take
 
 
+def workbench(lane: Lane, effort: Effort) -> Samples:
+    """How long an editor takes to be there; of a tunnel, also what that cost the host."""
+    before = cpu(lane.pid)
+    found = lane.call("load")
+    return found | ({"CPU s": cpu(lane.pid) - before} if lane.kind == TUNNEL else {})
+
+
 ALL = (*NEGOTIATED, OPENSSH, *OFF)
 SLOW = (MUX, REFERENCE)
 
@@ -207,4 +214,5 @@ MEASURES = (
     Measure("slow link", slow(10), SLOW, fresh=True, loss=0.0, once=True),
     Measure("slow link, 1 % loss", slow(10), SLOW, fresh=True, loss=0.01, once=True),
     Measure("slow link, 1 % loss, no downloads", slow(0), (MUX,), fresh=True, loss=0.01, once=True),
+    Measure("editor in Chromium", workbench, (DIRECT, TUNNEL), fresh=True),
 )

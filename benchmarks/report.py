@@ -6,7 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lanes import MUX, MUX_OFF, NEGOTIATED, OFF, OPENSSH, REFERENCE, REFERENCE_OFF, Kind
+from benchmarks.lanes import (
+    DIRECT,
+    MUX,
+    MUX_OFF,
+    NEGOTIATED,
+    OFF,
+    OPENSSH,
+    REFERENCE,
+    REFERENCE_OFF,
+    TUNNEL,
+    Kind,
+)
 from benchmarks.measures import MEASURES
 from benchmarks.targets import Lanes, median, outcomes
 
@@ -24,12 +35,16 @@ def report(found: dict[str, Any]) -> str:
         _machine(found),
         "### What is to be reached",
         _reached(lanes),
-        "### As it ships: permessage-deflate negotiated",
-        _figures(lanes, (*NEGOTIATED, OPENSSH), MUX, REFERENCE),
     ]
-    off = _figures(lanes, OFF, MUX_OFF, REFERENCE_OFF)
-    if off.count("\n") > 1:
-        parts += ["### Without permessage-deflate", off]
+    tables = {
+        "As it ships: permessage-deflate negotiated": _figures(lanes, (*NEGOTIATED, OPENSSH), MUX, REFERENCE),
+        "Without permessage-deflate": _figures(lanes, OFF, MUX_OFF, REFERENCE_OFF),
+        "An editor in a browser": _figures(lanes, (DIRECT, TUNNEL), TUNNEL, DIRECT),
+    }
+    for title, table in tables.items():
+        # More than a table's two lines of head.
+        if table.count("\n") > 1:
+            parts += [f"### {title}", table]
     return "\n\n".join(part for part in parts if part)
 
 

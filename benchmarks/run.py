@@ -13,8 +13,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import openssh, slowlink
-from benchmarks.lanes import LOOPBACK, OPENSSH, Bench, Bridged, Kind, Lane, Place
+from benchmarks import editor, openssh, slowlink
+from benchmarks.lanes import DIRECT, LOOPBACK, OPENSSH, TUNNEL, Bench, Bridged, Kind, Lane, Place
 from benchmarks.measures import MEASURES, Effort, Measure
 from benchmarks.openssh import Forwarded
 from benchmarks.servers import Servers, write_files
@@ -100,8 +100,17 @@ class Run:
         if why is not None and any(measure.loss is not None for measure in self._measures):
             self._left_out.append(f"the slow link ({why})")
             self._measures = [measure for measure in self._measures if measure.loss is None]
+        wanted = any(self._is_wanted(kind) for kind in (DIRECT, TUNNEL))
+        if wanted and any(DIRECT in measure.kinds for measure in self._measures):
+            why = editor.missing()
+            if why is not None:
+                self._left_out.append(f"the editor in Chromium ({why})")
+                self._without.append("Chromium")
         for text in self._left_out:
             print(f"not measured: {text}", flush=True)
+
+    def _is_wanted(self, kind: Kind) -> bool:
+        return not any(word in kind.name for word in self._without)
 
     def _serve(self, stack: ExitStack, prefix: tuple[str, ...] = ()) -> Servers:
         bench = self._bench
@@ -112,7 +121,7 @@ class Run:
     def _take(self, stack: ExitStack, number: int, measure: Measure) -> None:
         """A sample of this measure of each of its lanes."""
         for kind in measure.kinds:
-            if any(word in kind.name for word in self._without):
+            if not self._is_wanted(kind):
                 continue
             if measure.fresh:
                 with self._fresh(number, measure, kind) as lane:
@@ -147,6 +156,8 @@ class Run:
     def _start(self, kind: Kind, servers: Servers, place: Place = LOOPBACK) -> Lane:
         if kind == OPENSSH:
             return Forwarded(self._bench, servers)
+        if kind in (DIRECT, TUNNEL):
+            return editor.Workbench(kind, self._bench)
         lane = Bridged(kind, self._bench, servers, place)
         if kind.mux and not lane.mux:
             text = "mux.1 (this host does not offer it: its lanes speak revision 1)"

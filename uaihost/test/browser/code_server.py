@@ -36,8 +36,6 @@ FLAGS = (
     "--disable-workspace-trust",
     "--disable-getting-started-override",
     "--disable-proxy",
-    # Seconds for which a page that went leaves its extension host behind.
-    "--reconnection-grace-time=60",
 )
 
 
@@ -57,9 +55,10 @@ class CodeServer:
 
     Args:
         folder: its home, settings and log.
+        grace: seconds for which a page that went leaves its extension host behind.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, grace: int = 60) -> None:
         self.port = free_port()
         data = folder / "editor-data"
         (data / "User").mkdir(parents=True)
@@ -68,6 +67,7 @@ class CodeServer:
             node(),
             str(packages() / "out" / "node" / "entry.js"),
             *FLAGS,
+            f"--reconnection-grace-time={grace}",
             f"--bind-addr=127.0.0.1:{self.port}",
             f"--user-data-dir={data}",
             f"--extensions-dir={folder / 'extensions'}",
@@ -75,6 +75,10 @@ class CodeServer:
         ]
         env = {"HOME": str(folder), "SHELL": "/bin/sh"}
         self._program = Program(words, folder, folder / "editor.log", env)
+
+    @property
+    def pid(self) -> int:
+        return self._program.pid
 
     def wait_ready(self) -> None:
         self._program.wait_printed("HTTP server listening")

@@ -48,6 +48,17 @@ const seenLive = () => {
 
 const verbs = {
   open: async (url) => (await page.goto(url, { waitUntil: "domcontentloaded" }))?.status() ?? 0,
+  // Seconds from asking for a page until each of these is there to be seen.
+  load: async (url, selectors) => {
+    const start = performance.now();
+    const seen = {};
+    await page.goto(url, { waitUntil: "commit", timeout: 60000 });
+    for (const [name, selector] of Object.entries(selectors)) {
+      await page.locator(selector).first().waitFor({ state: "visible", timeout: 60000 });
+      seen[name] = (performance.now() - start) / 1000;
+    }
+    return seen;
+  },
   url: async () => page.url(),
   title: async () => page.title(),
   click: async (selector) => page.click(selector),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from uaihost.cli.client import BridgeClient, wait_for
+from uaihost.cli.client import wait_for
 from uaihost.test.integration.processes import Daemons
 
 # The task that the host exposes; its names at the bridge begin with it.
@@ -17,34 +19,47 @@ TASK = "shop"
 
 
 class Tunnel:
-    """Bridge and host of a test. `preview` and `editor` are addresses for a browser, without a path."""
+    """Bridge and host, connected, with ports of this machine exposed by name: `editor`, and any preview's.
 
-    def __init__(self, daemons: Daemons, bridge: BridgeClient) -> None:
-        self._daemons = daemons
-        self.bridge = bridge
-        self.preview = f"http://{TASK}-web.preview.localhost:{bridge.port}"
-        self.editor = f"http://{TASK}.editor.localhost:{bridge.port}"
+    `preview` (of the port `web`) and `editor` are addresses for a browser, without a path. Blocks until both
+    are there.
+    """
+
+    def __init__(self, folder: Path, **ports: int) -> None:
+        # Nothing here needs an engine, and one that runs on this machine is not ours to use.
+        self._daemons = Daemons(folder, f"unix://{folder}/no-engine.sock", [])
+        try:
+            words = ["expose", "--task", TASK, *(f"{name}={port}" for name, port in ports.items())]
+            done = self._daemons.command(*words)
+            assert (done.returncode, done.stderr) == (0, ""), done.stderr
+            self._bridge = self._daemons.start_bridge()
+            self.start_host()
+        except BaseException:
+            self.stop()
+            raise
+        self.preview = f"http://{TASK}-web.preview.localhost:{self._bridge.port}"
+        self.editor = f"http://{TASK}.editor.localhost:{self._bridge.port}"
+
+    def start_host(self) -> None:
+        self._daemons.start_host()
+        self._daemons.wait_connected(self._bridge)
+
+    def stop_host(self) -> None:
+        self._daemons.kill("uaihost", signal.SIGTERM)
 
     def pid(self, service: str) -> int:
         """The process of `uaibridge` or `uaihost`."""
         return self._daemons.processes[service].pid
 
+    def stop(self) -> None:
+        self._daemons.stop()
+
 
 async def tunnel(case: TestCase, folder: Path, **ports: int) -> Tunnel:
-    """Bridge and host, connected, with these ports of this machine exposed; ended with the test.
-
-    ports: by name; `editor` is the editor, any other name is a preview.
-    """
-    # Nothing here needs an engine, and one that runs on this machine is not this test's to use.
-    daemons = Daemons(folder, f"unix://{folder}/no-engine.sock", [])
-    case.addCleanup(deferToThread, daemons.stop)
-    words = ["expose", "--task", TASK, *(f"{name}={port}" for name, port in ports.items())]
-    done = await deferToThread(daemons.command, *words)
-    case.assertEqual((done.returncode, done.stderr), (0, ""))
-    bridge = await deferToThread(daemons.start_bridge)
-    daemons.start_host()
-    await deferToThread(daemons.wait_connected, bridge)
-    return Tunnel(daemons, bridge)
+    """A tunnel that ends with the test."""
+    made = await deferToThread(Tunnel, folder, **ports)
+    case.addCleanup(deferToThread, made.stop)
+    return made
 
 
 class Program:
@@ -63,6 +78,10 @@ class Program:
                 start_new_session=True,
             )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def wait_printed(self, words: str, seconds: float = 60) -> None:
         """Wait until it has said this.
 
@@ -78,7 +97,9 @@ class Program:
         wait_for(words, look, seconds)
 
     def stop(self) -> None:
-        """End it and wait for its end; again is nothing."""
+        """End it and what it started, and wait for its end; again is nothing."""
         if self._process.poll() is None:
             self._process.terminate()
-        self._process.wait(timeout=30)
+            self._process.wait(timeout=30)
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
