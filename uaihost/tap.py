@@ -6,6 +6,7 @@ when the bridge refuses the token (close 4001) or the service cannot start. A se
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -68,4 +69,14 @@ def makeService(options: Options) -> IService:
     exits = Exits(reactor)
     host = Host(reactor, options.settings(), on_fatal=exits.fail)
     exits.watch_signals()
+    reactor.callWhenRunning(settle)
     return host
+
+
+def settle() -> None:
+    """Let the garbage collector pass over what was made until now, which lives as long as the process.
+
+    A tenth of the time of a busy tunnel went into looking at modules and classes again and again.
+    """
+    gc.collect()
+    gc.freeze()

@@ -11,7 +11,7 @@ from twisted.python import usage
 from uaihost.bridge.service import bridge_settings, make_bridge
 from uaihost.errors import HostError
 from uaihost.exits import Exits
-from uaihost.tap import SettingOptions
+from uaihost.tap import SettingOptions, settle
 
 reactor: Any = _reactor
 
@@ -32,5 +32,6 @@ def makeService(options: Options) -> IService:
     settings = options.settings()
     exits = Exits(reactor)
     exits.watch_signals()
+    reactor.callWhenRunning(settle)
     wanted = bridge_settings(settings.data_dir, settings.bridge_port, settings.require_token())
     return make_bridge(reactor, wanted, on_fatal=exits.fail)
