@@ -94,6 +94,10 @@ class Browser(ProcessProtocol):
         """Wait until the element is visible."""
         await self.do("see", selector, seconds * 1000)
 
+    async def gone(self, selector: str, seconds: float = 20) -> None:
+        """Wait until the element is not visible."""
+        await self.do("gone", selector, seconds * 1000)
+
     # ---- ProcessProtocol
 
     def outReceived(self, data: bytes) -> None:

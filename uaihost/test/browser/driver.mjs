@@ -16,10 +16,14 @@ const context = await chromium.launchPersistentContext(profile, {
 });
 context.setDefaultTimeout(20000);
 const problems = [];
-// Every WebSocket that a page opened, in order.
+// Every WebSocket that a page asked for, in order, and those that were answered by a message.
 const sockets = [];
+const heard = new Set();
 const watch = (page) => {
-  page.on("websocket", (socket) => sockets.push(socket));
+  page.on("websocket", (socket) => {
+    sockets.push(socket);
+    socket.on("framereceived", () => heard.add(socket));
+  });
   page.on("pageerror", (error) => problems.push(`error: ${error.message}`));
   page.on("console", (message) => {
     if (message.type() === "error") problems.push(`console: ${message.text()} ${message.location().url}`);
@@ -81,7 +85,7 @@ const verbs = {
   until: async (expression, value, timeout) => { await page.waitForFunction(`(${expression}) === ${JSON.stringify(value)}`, null, { timeout }); },
   type: async (text) => page.keyboard.type(text),
   sockets: async () => sockets.map((socket) => ({ url: socket.url(), open: !socket.isClosed() })),
-  connected: async () => until(() => sockets.some((socket) => !socket.isClosed()), "an open socket"),
+  connected: async (count) => until(() => sockets.filter((socket) => heard.has(socket) && !socket.isClosed()).length >= count, `${count} open sockets`),
   disconnected: async () => until(() => sockets.every((socket) => socket.isClosed()), "the end of all sockets"),
   cookies: async () => context.cookies(),
   // The text of the page that a click opens in a tab of its own.

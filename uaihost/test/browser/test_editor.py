@@ -16,7 +16,10 @@ SIDEBAR = ".monaco-workbench .part.sidebar"
 ROW = ".explorer-folders-view .monaco-list-row[aria-label*='{}']"
 FILE = ROW.format("notes.txt")
 TEXT = ".editor-instance .view-line"
+UNSAVED = ".tab.dirty"
 TERMINAL = ".terminal-wrapper.active .xterm-screen"
+# Says that the page has lost its server.
+DIALOG = ".monaco-dialog-box"
 # The page asks for this module, which Microsoft's own editor alone holds, and does without.
 UNPUBLISHED = ("/vsda/rust/web/vsda.js", "/vsda/rust/web/vsda_bg.wasm")
 
@@ -56,6 +59,7 @@ class EditorTests(TestCase):
         await browser.do("key", "Control+s")
         wanted = "Fresh bread. Open from 7 to 19.\n"
         await deferToThread(wait_for, "the text", lambda: self.notes.read_text() == wanted or None, 20)
+        await browser.gone(UNSAVED)
         await browser.shot("saved")
         # The window's connection and the extension host's, and both stand.
         address = self.tunnel.editor.replace("http", "ws")
@@ -72,6 +76,28 @@ class EditorTests(TestCase):
         await browser.do("click", ROW.format("goods.json"))
         await browser.see(".squiggly-error", 50)
         await browser.shot("error")
+
+    async def test_the_page_goes_on_after_the_host_was_away(self) -> None:
+        browser = self.browser
+        await self.open_workbench()
+        await browser.do("click", FILE)
+        await browser.see(TEXT)
+        await deferToThread(self.tunnel.stop_host)
+        await browser.do("disconnected")
+        # Typed while there is no way to the editor's server; the page keeps it.
+        await browser.do("click", TEXT)
+        await browser.do("key", "Control+Home")
+        await browser.do("type", "Closed today. ")
+        await browser.do("run", "window.before = 'the stop'")
+        await deferToThread(self.tunnel.start_host)
+        await browser.do("connected", 2)
+        await browser.gone(DIALOG, 40)
+        await browser.do("key", "Control+s")
+        wanted = "Closed today. Open from 7 to 19.\n"
+        await deferToThread(wait_for, "the text", lambda: self.notes.read_text() == wanted or None, 40)
+        self.assertEqual(await browser.do("run", "window.before"), "the stop")
+        await browser.gone(UNSAVED)
+        await browser.shot("again")
 
     async def test_the_terminal_runs_a_command(self) -> None:
         browser = self.browser

@@ -68,7 +68,7 @@ class ViteTests(TestCase):
         self.assertEqual(await browser.do("open", f"{self.tunnel.preview}/"), 200)
         await self.until(TITLE, "Hello from the shop")
         await self.until(COLOUR, "rgb(20, 90, 50)")
-        await browser.do("connected")
+        await browser.do("connected", 1)
         await browser.do("run", "window.before = 'the edits'")
         await browser.do("click", "#basket")
         await browser.do("click", "#basket")
@@ -90,7 +90,7 @@ class ViteTests(TestCase):
         browser = self.browser
         await browser.do("open", f"{self.tunnel.preview}/")
         await self.until(TITLE, "Hello from the shop")
-        await browser.do("connected")
+        await browser.do("connected", 1)
         await browser.do("run", "window.before = 'the restart'")
         await deferToThread(self.vite.stop)
         await browser.do("disconnected")
@@ -99,7 +99,7 @@ class ViteTests(TestCase):
         # Vite's page asks for its server and loads itself anew when it is there.
         await self.until(TITLE, "Back again")
         self.assertIsNone(await browser.do("run", "window.before"))
-        await browser.do("connected")
+        await browser.do("connected", 1)
         self.edit("title.js", "Back again", "And edited")
         await self.until(TITLE, "And edited")
         await browser.shot("restarted")
