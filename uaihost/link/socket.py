@@ -79,7 +79,8 @@ class SocketFactory(Protocol):
 class MessageSocket(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]
     """One connection. Every method is harmless once the socket is closing or closed.
 
-    traffic: True after any byte came in; for whoever watches for silence, who sets it back.
+    traffic: True after any byte came in but an answer to our own marks, which a peer's library may give while
+    its program hangs; for whoever watches for silence, who sets it back.
     lost_by: what ended the byte stream; None before.
     """
 
@@ -91,6 +92,7 @@ class MessageSocket(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignor
     _closing: tuple[int, str] | None = None
     _deadline: IDelayedCall | None = None
     _deflate: Deflate | None = None
+    _answers = 0
     _perMessageCompress: Any
 
     def attach(self, receiver: Receiver) -> None:
@@ -176,7 +178,12 @@ class MessageSocket(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignor
         super().connectionMade()
 
     def dataReceived(self, data: bytes) -> None:
-        self.traffic = True
+        self._answers = 0
+        self._parse(data)
+        if len(data) > self._answers:
+            self.traffic = True
+
+    def _parse(self, data: bytes) -> None:
         if self.state != self.STATE_OPEN or len(data) <= _PARSE_SIZE:
             self._dataReceived(data)
             return
@@ -213,6 +220,8 @@ class MessageSocket(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignor
             self._receiver.text(payload)
 
     def onPong(self, payload: bytes) -> None:
+        # Its header is 2 bytes, and a client's mask 4 more (RFC 6455, section 5.2).
+        self._answers += len(payload) + (6 if self.factory.isServer else 2)
         if self._receiver is not None:
             self._receiver.marked(payload)
 

@@ -167,6 +167,15 @@ class SocketTests(SynchronousTestCase):
         pair.network.pumps[0].clientIO.bufferReceived(pair.network.pumps[0].serverIO.getOutBuffer()[:3])
         self.assertEqual((pair.host.socket.traffic, pair.host.heard), (True, []))
 
+    def test_an_answer_to_a_mark_is_no_traffic(self) -> None:
+        for ends in ("host", "bridge"):
+            pair = Pair()
+            end = getattr(pair, ends)
+            end.socket.traffic = False
+            end.socket.send_mark(b"12345678")
+            pair.network.flush()
+            self.assertEqual((end.marks, end.socket.traffic), ([b"12345678"], False))
+
     def test_each_end_is_told_the_code_that_closed(self) -> None:
         for code, reason in ((4000, "heartbeat timeout"), (1001, "host shutting down"), (1000, "x" * 500)):
             pair = Pair()

@@ -92,7 +92,6 @@ class Link {
     this.mux = null; // once it was agreed on
     this.streams = new Map(); // the tunnels of mux.1 by number
     ws.on("message", (data, binary) => (binary ? this.bytes(data) : this.frame(data.toString("utf8"))));
-    ws.on("ping", (data) => policy.pongs && ws.pong(data));
     ws.on("close", (code, reason) => {
       if (link === this) link = null;
       report("disconnected", { link: this.number, code, reason: reason.toString() });
@@ -193,8 +192,6 @@ const sockets = new WebSocketServer({
   noServer: true,
   perMessageDeflate: true,
   maxPayload: 64 << 20,
-  // Answered by hand: a bridge that is as good as dead answers no ping of either kind.
-  autoPong: false,
 });
 
 server.on("upgrade", (request, socket, head) => {
