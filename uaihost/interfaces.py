@@ -115,7 +115,7 @@ class LinkOutput(Protocol):
         """
 
     def urgent(self, frame: bytes) -> None:
-        """A frame of wire.mux before anything that waits in outlets: CREDIT and RESET."""
+        """A frame of wire.mux before anything that waits in outlets: OPEN, CREDIT and RESET."""
 
     def credit(self, size: int) -> None:
         """mux.1: the other end takes `size` more bytes of all tunnels together."""

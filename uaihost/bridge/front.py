@@ -6,6 +6,7 @@ kept connection are judged again by whoever got it. A head for a foreign name is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,8 @@ from uaihost.bridge.proxy import LINGER, MAX_HEAD
 HEAD_TIMEOUT = 60.0
 
 HOST_PATH = b"/host"
+
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
 
 Build = Callable[[IAddress | None], IProtocol | None]
 
@@ -73,7 +76,7 @@ class FrontConnection(Protocol):
             return
         self._head += data
         # A line that ends in a bare LF is left to the parser behind, which judges it.
-        if b"\r\n\r\n" in self._head or b"\n\n" in self._head:
+        if _END_OF_HEAD.search(self._head):
             self._decide()
         elif len(self._head) > MAX_HEAD:
             self._refuse(431, "The request's head is too large.", "Clear this site's cookies and try again.")

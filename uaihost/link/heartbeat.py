@@ -24,7 +24,7 @@ TIMEOUT_REASON = "heartbeat timeout"
 
 
 class Heard(Protocol):
-    """The socket, as far as silence is concerned; `traffic` is set whenever a byte arrives that is no pong."""
+    """The socket, as far as silence is concerned; `traffic` is set when a byte arrives that is no pong."""
 
     traffic: bool
 

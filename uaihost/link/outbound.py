@@ -13,7 +13,6 @@ above. Invariant: when nothing is scheduled, what waits waits for the transport,
 from __future__ import annotations
 
 from collections import deque
-from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
@@ -23,6 +22,7 @@ from uaihost.interfaces import Outlet
 from uaihost.link.compression import Gain
 from uaihost.link.flight import Flight
 from uaihost.link.outlet import DRY, IDLE, QUEUED, SOON, Pairs, Queue, Stream
+from uaihost.link.parcel import Messages, Parcel
 from uaihost.link.turns import Turns
 from uaihost.wire import mux
 from uaihost.wire.credit import SendWindow
@@ -47,28 +47,6 @@ MESSAGE_COST = 8
 
 # The socket is told of the way's speed when it changes by this share.
 _RATE_CHANGE = 0.25
-
-
-class Messages(Protocol):
-    """The socket below (link.socket.MessageSocket)."""
-
-    def send_message(
-        self, payload: bytes, binary: bool, compress: bool, history: object | None = None
-    ) -> int:
-        """One message; the bytes of its payload on the wire."""
-
-    def send_mark(self, payload: bytes) -> None:
-        """A ping, whose pong comes to `Outbound.marked`."""
-
-    def set_uplink(self, rate: float | None) -> None:
-        """What the way to the other end takes, bytes per second."""
-
-    @property
-    def smallest(self) -> int:
-        """Bytes of the shortest message that is compressed at all."""
-
-    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
-        """`producer` is paused and resumed as the transport's room goes and comes."""
 
 
 @implementer(IPushProducer)
@@ -98,10 +76,7 @@ class Outbound:
         # Paused tunnels with little left, which wait until the total has fallen; in order.
         self._starved: dict[Queue, None] = {}
         self._room: list[Deferred[bool]] = []
-        # The message of mux.1 that is being put together, and what is said of its compression.
-        self._pieces: list[bytes] = []
-        self._gathered = 0
-        self._gain: Gain | None = None
+        self._parcel = Parcel()
         self.gone = False
         self.window = SendWindow(mux.LINK_WINDOW)
         self.total = 0
@@ -199,8 +174,8 @@ class Outbound:
         self._starved.clear()
         self._control.clear()
         self._urgent.clear()
-        self._pieces.clear()
-        self.total = self.held = self.control_waiting = self._gathered = 0
+        self._parcel.take()
+        self.total = self.held = self.control_waiting = 0
         self._tell_room(False)
 
     # ---- IPushProducer, called by the transport
@@ -274,12 +249,11 @@ class Outbound:
 
     def _gather(self, gain: Gain | None, *pieces: bytes) -> None:
         """Into one message. What is compressed is one tunnel's DATA alone (docs/adr/0007)."""
-        if self._pieces and gain is not self._gain:
+        parcel = self._parcel
+        if parcel.size and gain is not parcel.gain:
             self._flush()
-        self._gain = gain
-        self._pieces += pieces
-        self._gathered += sum(map(len, pieces))
-        if self._gathered >= self._flight.chunk:
+        parcel.add(gain, pieces)
+        if parcel.size >= self._flight.chunk:
             self._flush()
 
     def _schedule(self) -> None:
@@ -330,7 +304,7 @@ class Outbound:
     def _next(self) -> Queue | None:
         """Whose turn it is; None while nobody may send."""
         credit = self.window.left > 0
-        room = self._flight.room - self._gathered
+        room = self._flight.room - self._parcel.size
         while self._soon and room + self._flight.reserve > 0:
             outlet = next(iter(self._soon))
             del self._soon[outlet]
@@ -390,14 +364,9 @@ class Outbound:
 
     def _flush(self) -> None:
         """The message of mux.1 that was put together leaves."""
-        if not self._pieces:
-            return
-        payload = b"".join(self._pieces)
-        gain = self._gain
-        self._pieces.clear()
-        self._gathered = 0
-        self._gain = None
-        self._send(payload, True, gain is not None, gain)
+        if self._parcel.size:
+            payload, gain = self._parcel.take()
+            self._send(payload, True, gain is not None, gain)
 
     def _send(self, payload: bytes, binary: bool, compress: bool, gain: Gain | None = None) -> None:
         """A message to the socket."""

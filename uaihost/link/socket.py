@@ -178,10 +178,11 @@ class MessageSocket(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignor
         super().connectionMade()
 
     def dataReceived(self, data: bytes) -> None:
+        before, self.traffic = self.traffic, True
         self._answers = 0
         self._parse(data)
-        if len(data) > self._answers:
-            self.traffic = True
+        if len(data) <= self._answers:
+            self.traffic = before
 
     def _parse(self, data: bytes) -> None:
         if self.state != self.STATE_OPEN or len(data) <= _PARSE_SIZE:

@@ -85,6 +85,12 @@ class FrontTests(SynchronousTestCase):
         ):
             self.assertEqual(self.kind_of(host, path), kind, (host, path))
 
+    def test_any_blank_line_ends_the_first_head(self) -> None:
+        for end in (b"\r\n\r\n", b"\n\n", b"\n\r\n", b"\r\n\n"):
+            protocol, _ = self.connect()
+            protocol.dataReceived(b"GET / HTTP/1.1\r\nHost: localhost:8789" + end)
+            self.assertEqual(self.made[-1].kind, "app", end)
+
     def test_a_missing_or_repeated_host_is_foreign(self) -> None:
         for lines in (b"", b"Host: localhost:8789\r\nHost: evil.example:8789\r\n"):
             protocol, transport = self.connect()

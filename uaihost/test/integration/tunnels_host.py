@@ -84,7 +84,7 @@ class FramedLink(Protocol):
         else:
             raise AssertionError(f"no frame for tunnels: {frame}")
 
-    # link.outbound.Messages
+    # link.parcel.Messages
 
     def send_message(
         self, payload: bytes, binary: bool, compress: bool, history: object | None = None

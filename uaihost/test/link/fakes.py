@@ -20,7 +20,7 @@ class Sent:
 
 
 class Pipe:
-    """A socket (link.outbound.Messages) that is full above `capacity` bytes, like Twisted's transports.
+    """A socket (link.parcel.Messages) that is full above `capacity` bytes, like Twisted's transports.
 
     sent: all messages; marks: all pings, which nobody answers; uplinks: the speeds it was told; closes: what
     `close` was called with. `drain` makes room.

@@ -23,7 +23,7 @@ class Arrival:
 
 
 class Way:
-    """A socket (link.outbound.Messages) with a bottleneck behind it.
+    """A socket (link.parcel.Messages) with a bottleneck behind it.
 
     Args:
         rate: bytes per second; delay: seconds each way.
@@ -63,7 +63,7 @@ class Way:
         self._producer: IPushProducer | None = None
         self.outbound = Outbound(self, self.clock)
 
-    # link.outbound.Messages
+    # link.parcel.Messages
 
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
         self._producer = producer

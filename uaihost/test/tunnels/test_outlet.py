@@ -36,7 +36,7 @@ class RealLink:
         self._clock = Clock()
         self._outbound = Outbound(self, self._clock)
 
-    # link.outbound.Messages
+    # link.parcel.Messages
 
     def send_message(
         self, payload: bytes, binary: bool, compress: bool, history: object | None = None
