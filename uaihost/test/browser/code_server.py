@@ -23,6 +23,8 @@ SETTINGS = {
     "extensions.autoUpdate": False,
     "files.autoSave": "off",
     "git.enabled": False,
+    # What stands in the terminal is text of the page then.
+    "terminal.integrated.gpuAcceleration": "off",
     "telemetry.telemetryLevel": "off",
     "workbench.enableExperiments": False,
     "workbench.secondarySideBar.defaultVisibility": "hidden",
@@ -73,7 +75,8 @@ class CodeServer:
             f"--extensions-dir={folder / 'extensions'}",
             f"--config={folder / 'editor.yaml'}",
         ]
-        env = {"HOME": str(folder), "SHELL": "/bin/sh"}
+        # A gallery without an address: the page looks for no extensions.
+        env = {"HOME": str(folder), "SHELL": "/bin/sh", "EXTENSIONS_GALLERY": "{}"}
         self._program = Program(words, folder, folder / "editor.log", env)
 
     @property
