@@ -207,8 +207,9 @@ class Flight:
         if first or took <= self._shortest:
             self._shortest, self._shortest_at = took, now
         elapsed = max(now - mark.delivered_at, mark.at - mark.sent_at)
-        if elapsed > 0:
-            self._rated((mark.position - mark.delivered) / elapsed, mark.idle, now)
+        if elapsed > 0 and not mark.idle:
+            # Of an idle time it is not known when what the mark followed was sent.
+            self._rated((mark.position - mark.delivered) / elapsed, now)
         if mark.delivered >= self._round_end:
             # What was on the way when the round began has arrived.
             self._round_end = self._sent
@@ -218,10 +219,8 @@ class Flight:
         self._drain(mark, took, now)
         self._resize()
 
-    def _rated(self, rate: float, idle: bool, now: float) -> None:
-        """Keep the largest of the last rates; one of an idle time counts only if it is larger than those."""
-        if idle and (self.rate is None or rate <= self.rate):
-            return
+    def _rated(self, rate: float, now: float) -> None:
+        """Keep the largest of the last rates."""
         rates = self._rates
         while rates and rates[-1][1] <= rate:
             rates.pop()
