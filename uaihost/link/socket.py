@@ -22,13 +22,13 @@ from uaihost.link.compression import Deflate
 log = Logger()
 
 # Bytes read from the kernel at once, and written to the transport before it pauses its producer: Twisted has
-# one number for both. Its default of 64 KiB means twice the reads in bulk; much more would put more than a
-# few hundred KiB of one tunnel in front of a key stroke of another.
-TRANSPORT_BUFFER = 128 * 1024
+# one number for both. Its default of 64 KiB means four times the calls in bulk. What is on its way is bounded
+# by link.flight, and much more here would be a longer turn of the reactor.
+TRANSPORT_BUFFER = 256 * 1024
 
 # Bytes the kernel may hold unsent before the socket counts as full (tcp(7), Linux 3.12). Without it the send
 # buffer grows to MiB, and everything urgent waits behind them.
-NOT_SENT_LOW_WATER = 128 * 1024
+NOT_SENT_LOW_WATER = 256 * 1024
 # linux/tcp.h; the socket module names it from Python 3.12 on.
 _TCP_NOTSENT_LOWAT = 25
 
