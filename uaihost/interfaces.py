@@ -95,7 +95,12 @@ class Outlet(Protocol):
 
 
 class LinkOutput(Protocol):
-    """The sending side of the socket, the same at both ends (link.outbound)."""
+    """The sending side of the socket, the same at both ends (link.outbound).
+
+    urgent_waiting: bytes of urgent frames that have not left.
+    """
+
+    urgent_waiting: int
 
     @property
     def round_trip(self) -> float | None:

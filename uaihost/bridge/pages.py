@@ -62,3 +62,18 @@ def reason(status: int) -> str:
 def reads_pages(accept: str) -> bool:
     """Whether a client with this Accept header shows pages."""
     return "text/html" in accept.lower()
+
+
+def sentence(text: str) -> str:
+    """A host's message as a sentence of a page; of a bounded length."""
+    text = text[:500].strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def advice(status: int) -> str:
+    """What a person may do about a tunnel that failed with `status`."""
+    if status == 503:
+        return "Is the task running, and does it have a preview of this name? Its page shows both."
+    if status == 502:
+        return "Is the server in the task running on its port? Reload this page when it is."
+    return "Reload this page; if that does not help, look at the task's page."

@@ -33,6 +33,9 @@ MAX_HEAD = 64 << 10
 # reset the connection and could take the answer with it (RFC 9112, section 9.6).
 LINGER = 5.0
 
+# Seconds in which a browser must take the last bytes of a connection that is closed.
+CLOSING = 60.0
+
 # Seconds for which an idle kept-alive connection stays open (nginx: 75).
 IDLE = 75.0
 
@@ -86,8 +89,9 @@ class BrowserConnection(TwistedProtocol):
             if self._tunnel is not None:
                 self._tunnel.write(data)
             return
-        self._http.receive_data(data)
-        self._advance()
+        if self._http.their_state is not h11.MUST_CLOSE:
+            self._http.receive_data(data)
+            self._advance()
 
     def readConnectionLost(self) -> None:
         """The browser sends nothing more; one that does so in the middle of HTTP is taken for gone."""
@@ -125,12 +129,19 @@ class BrowserConnection(TwistedProtocol):
     def _advance(self) -> None:
         while not self._deaf:
             http = self._http
+            if http.their_state is h11.MUST_CLOSE and http.trailing_data[0]:
+                # What follows the last request is not read (RFC 9112, section 9.6).
+                return
             # h11 alone takes lines that others read differently.
             received = http.trailing_data[0] if http.their_state is h11.IDLE else b""
             try:
                 event = http.next_event()
             except h11.RemoteProtocolError as error:
                 self._drop_tunnel("the browser broke HTTP")
+                if self._acked:
+                    # A page of ours would be taken for more of the response that has begun.
+                    self._abort()
+                    return
                 self._answer(error.error_status_hint, "The request is not valid HTTP.", "Try again.")
                 return
             if event is h11.NEED_DATA:
@@ -150,6 +161,8 @@ class BrowserConnection(TwistedProtocol):
                 self._tunnel.write(bytes(event.data))
             elif isinstance(event, h11.EndOfMessage) and self._tunnel is not None and not self._upgrade:
                 self._tunnel.end_request()
+                # Nobody says any more that there is room, and a browser's leaving must be seen.
+                self._reading.release("outlet")
                 if self._whole:
                     self._complete()
             elif isinstance(event, h11.ConnectionClosed):
@@ -221,7 +234,9 @@ class BrowserConnection(TwistedProtocol):
         if not ack.ok:
             self._drop_tunnel("not opened")
             status = ack.status if 400 <= ack.status <= 599 else 502
-            self._answer(status, _sentence(ack.message or "The host gave no reason."), _advice(status))
+            self._answer(
+                status, pages.sentence(ack.message or "The host gave no reason."), pages.advice(status)
+            )
             return
         try:
             if self._upgrade:
@@ -231,7 +246,7 @@ class BrowserConnection(TwistedProtocol):
         except (h11.LocalProtocolError, ValueError) as error:
             log.warn("a response of the host cannot be sent: {error}", error=str(error))
             self._drop_tunnel("bad response")
-            self._answer(502, "The server in the task sent a broken response.", _advice(502))
+            self._answer(502, "The server in the task sent a broken response.", pages.advice(502))
 
     def _head(self, ack: Head) -> None:
         response = h11.Response(
@@ -293,7 +308,9 @@ class BrowserConnection(TwistedProtocol):
         self._let_go()
         self._reading.release("outlet")
         if not self._acked:
-            self._answer(502, "The tunnel to the task was closed.", f"{_sentence(reason)} {_advice(502)}")
+            self._answer(
+                502, "The tunnel to the task was closed.", f"{pages.sentence(reason)} {pages.advice(502)}"
+            )
         elif not self._whole:
             self._abort()
         elif self._piped:
@@ -346,6 +363,8 @@ class BrowserConnection(TwistedProtocol):
 
     def _lose(self) -> None:
         self._deaf = True
+        self._stop_timer()
+        self._timer = self._clock.callLater(CLOSING, self._abort)
         self.transport.loseConnection()
 
     def _abort(self) -> None:
@@ -379,17 +398,3 @@ class BrowserConnection(TwistedProtocol):
 def _header(request: h11.Request, name: bytes) -> str:
     """A header's value, the first one; empty when it is not there."""
     return next((value.decode("latin-1") for key, value in request.headers if key == name), "")
-
-
-def _sentence(text: str) -> str:
-    """A host's message as a sentence of a page; of a bounded length."""
-    text = text[:500].strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
-
-
-def _advice(status: int) -> str:
-    if status == 503:
-        return "Is the task running, and does it have a preview of this name? Its page shows both."
-    if status == 502:
-        return "Is the server in the task running on its port? Reload this page when it is."
-    return "Reload this page; if that does not help, look at the task's page."

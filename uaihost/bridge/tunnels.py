@@ -40,6 +40,11 @@ WHOLE = frozenset({"upstream ended", "upstream closed"})
 LINK_LOST = "the connection to the host was lost"
 
 
+# Bytes of what is urgent, OPENs above all, that may wait for a host's socket: no browser that asks is paused
+# by it, and pages of a task are not to be trusted.
+OPENS_LIMIT = 1 << 20
+
+
 class Spoken:
     """tunnel.Voice of revision 1."""
 
@@ -117,8 +122,8 @@ class TunnelTable:
     def open(
         self, browser: BrowserSide, place: Destination, line: RequestLine, upgrade: bool
     ) -> BridgeTunnel | None:
-        """Ask the host for a tunnel; None when the link is gone."""
-        if self._lost:
+        """Ask the host for a tunnel; None when the link is gone, or has not taken what it was asked."""
+        if self._lost or self.wire.urgent_waiting > OPENS_LIMIT:
             return None
         if self.streams is not None:
             return self.streams.open(browser, place, line, upgrade)

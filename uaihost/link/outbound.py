@@ -54,8 +54,9 @@ class Outbound:
     """The scheduler of one connection (interfaces.LinkOutput).
 
     total: bytes that wait for tunnels' turns; held: those that wait for credit of their tunnels;
-    control_waiting: bytes of control frames that wait; full_since: when the transport became full, on the
-    clock; None while it has room; gone: the connection is lost; window: link.outlet.Keeper.
+    control_waiting, urgent_waiting: bytes of control frames, and of urgent ones, that wait; full_since: when
+    the transport became full, on the clock; None while it has room; gone: the connection is lost; window:
+    link.outlet.Keeper.
     """
 
     gone: bool
@@ -82,6 +83,7 @@ class Outbound:
         self.total = 0
         self.held = 0
         self.control_waiting = 0
+        self.urgent_waiting = 0
         self.full_since: float | None = None
         socket.registerProducer(self, True)
 
@@ -112,6 +114,7 @@ class Outbound:
         """A frame of mux.1 before anything that waits in outlets."""
         if not self.gone:
             self._urgent.append(frame)
+            self.urgent_waiting += len(frame)
             self._schedule()
 
     def outlet(self, tunnel_id: str) -> Outlet:
@@ -175,7 +178,7 @@ class Outbound:
         self._control.clear()
         self._urgent.clear()
         self._parcel.take()
-        self.total = self.held = self.control_waiting = 0
+        self.total = self.held = self.control_waiting = self.urgent_waiting = 0
         self._tell_room(False)
 
     # ---- IPushProducer, called by the transport
@@ -279,7 +282,9 @@ class Outbound:
                     self.control_waiting -= len(payload)
                     self._send(payload, False, compress)
                 elif self._urgent:
-                    self.frame(self._urgent.popleft())
+                    frame = self._urgent.popleft()
+                    self.urgent_waiting -= len(frame)
+                    self.frame(frame)
                 elif (outlet := self._next()) is not None:
                     tunnels_sent = True
                     self._serve(outlet)

@@ -43,6 +43,7 @@ class FakeLink:
         self.streams: dict[int, FakeOutlet] = {}
         self.round_trip: float | None = 0.1
         self.link_credit = 0
+        self.urgent_waiting = 0
 
     def control(self, payload: bytes, compress: bool = False) -> None:
         self.sent.append(payload)

@@ -20,11 +20,7 @@ from uaihost.tunnels.feed import Feed
 from uaihost.tunnels.head import PlainRequest, end_to_end, response_head
 from uaihost.tunnels.pool import HttpConnection, Pool
 from uaihost.tunnels.response import BadHead, BlockReader, RawHead, framing, response_reader
-from uaihost.tunnels.upstream import Receiver, cannot_connect
-
-# Interim answers to one request; Go's client takes 5. Without a bound a server could fill one read with
-# thousands, each of which would be a frame.
-INTERIMS = 32
+from uaihost.tunnels.upstream import INTERIMS, Receiver, cannot_connect
 
 
 class HttpUpstream:
@@ -265,7 +261,7 @@ class HttpUpstream:
             elif self._reusable:
                 self._pool.put(self._address, connection)
             else:
-                connection.close()
+                self._pool.end(connection)
         self._receiver.ended("upstream ended")
 
     def _fail(self, message: str) -> None:

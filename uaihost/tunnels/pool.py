@@ -18,6 +18,9 @@ from uaihost.tunnels.upstream import EndpointFor, tune
 # parallel made and closed connections all the time, at 12 % more processor time each.
 IDLE_LIMIT = 32
 
+# Seconds that a server is given to take the rest of what was sent to it, once its answer is whole.
+LINGER = 10.0
+
 # Seconds that one is kept: Node's servers close theirs after 5 s, and one that both ends drop at the same
 # moment costs a retry.
 IDLE_SECONDS = 4.0
@@ -108,6 +111,7 @@ class Pool:
         self._factory: Factory = Factory.forProtocol(HttpConnection)
         self._factory.noisy = False
         self._idle: dict[Address, list[HttpConnection]] = {}
+        self._ending: set[HttpConnection] = set()
 
     def connect(self, address: Address) -> Deferred[HttpConnection]:
         """A fresh connection."""
@@ -135,8 +139,15 @@ class Pool:
         connection.keep(self, self._clock.callLater(IDLE_SECONDS, connection.abort))
         connection.resume()
 
+    def end(self, connection: HttpConnection) -> None:
+        """An exchange is done with it, and there will be no other one."""
+        self._ending.add(connection)
+        connection.keep(self, self._clock.callLater(LINGER, connection.abort))
+        connection.close()
+
     def drop(self, connection: HttpConnection) -> None:
-        """It is idle here no more."""
+        """It is idle here no more, or has ended."""
+        self._ending.discard(connection)
         for address, idle in self._idle.items():
             if connection in idle:
                 idle.remove(connection)
@@ -145,7 +156,9 @@ class Pool:
                 return
 
     def close(self) -> None:
-        """Drop every idle connection."""
+        """Drop every connection that nobody uses."""
+        for connection in list(self._ending):
+            connection.abort()
         for idle in list(self._idle.values()):
             for connection in list(idle):
                 connection.abort()

@@ -20,7 +20,7 @@ from uaihost.interfaces import Address
 from uaihost.tunnels.budget import Account
 from uaihost.tunnels.feed import Feed
 from uaihost.tunnels.head import BadHead, HeadReader
-from uaihost.tunnels.upstream import EndpointFor, Receiver, cannot_connect, tune
+from uaihost.tunnels.upstream import INTERIMS, EndpointFor, Receiver, cannot_connect, tune
 
 # Seconds that a server which has closed its side is given to take what was already on its way to it.
 LINGER = 10.0
@@ -191,18 +191,30 @@ class RawUpstream:
             self._fail(f"upstream closed: {failure.getErrorMessage().rstrip('.')}")
 
     def _receive_head(self, reader: HeadReader, data: bytes) -> None:
-        try:
-            found = reader.feed(data)
-        except BadHead as error:
-            self._fail(str(error))
-            return
-        if found is None:
-            return
+        interims = 0
+        while True:
+            try:
+                found = reader.feed(data)
+            except BadHead as error:
+                self._fail(str(error))
+                return
+            if found is None:
+                return
+            head, data = found
+            if not 100 <= head.status <= 199 or head.status == 101:
+                break
+            interims += 1
+            if interims > INTERIMS:
+                self._fail(f"there are more than {INTERIMS} interim answers")
+                return
+            self._receiver.interim(head)
+            if self._over:
+                return
+            reader = self._reader = HeadReader()
         self._reader = None
-        head, rest = found
         self._receiver.head(head)
-        if rest and not self._over:
-            self._receiver.body(rest)
+        if data and not self._over:
+            self._receiver.body(data)
 
     def _send(self, data: bytes) -> None:
         self._transport.write(data)

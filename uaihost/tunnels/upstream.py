@@ -23,6 +23,10 @@ READ_SIZE = 128 * 1024
 # Seconds to connect. The servers are on this machine: only one whose queue of connections is full is slower.
 CONNECT_TIMEOUT = 10.0
 
+# Interim answers that are taken at once; Go's client takes 5 in all. Without a bound a server could fill one
+# read with thousands, each of which would be a frame.
+INTERIMS = 32
+
 EndpointFor = Callable[[Address], IStreamClientEndpoint]
 
 

@@ -103,6 +103,7 @@ class FakeWire:
         self.streams: dict[int, FakeStream] = {}
         self.urgents: list[tuple[int, int, bytes]] = []
         self.permitted = 0
+        self.urgent_waiting = 0
 
     def control(self, payload: bytes, compress: bool = False) -> None:
         raise AssertionError("tunnels send no frame of the link's own")

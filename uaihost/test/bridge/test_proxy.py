@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from uaihost.bridge.names import KnownTask, Names
-from uaihost.bridge.proxy import IDLE, LINGER, MAX_HEAD, BrowserConnection
+from uaihost.bridge.proxy import CLOSING, IDLE, LINGER, MAX_HEAD, BrowserConnection
 from uaihost.bridge.tunnels import HIGH_WATER, STALL_LIMIT
 from uaihost.test.bridge.fakes import BrowserTransport, FakeOutlet, Link
 from uaihost.test.bridge.test_names import Known, known
@@ -100,6 +100,45 @@ class PlainTests(ProxyCase):
         head, body = self.transport.take().split(b"\r\n\r\n", 1)
         self.assertIn(b"transfer-encoding: chunked", head.lower())
         self.assertEqual(body, b"5\r\nhello\r\n0\r\n\r\n")
+
+    def test_bytes_after_the_last_request_change_nothing(self) -> None:
+        self.browser.dataReceived(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        self.browser.dataReceived(b"\r\n")
+        self.ack(200, ("Content-Length", "5"))
+        self.data(b"he")
+        self.browser.dataReceived(b"GET / HTTP/1.1\r\n\r\n")
+        self.data(b"llo")
+        self.close()
+        answer = self.transport.take()
+        self.assertTrue(answer.startswith(b"HTTP/1.1 200 "), answer)
+        self.assertTrue(answer.endswith(b"\r\n\r\nhello"), answer)
+        self.assertEqual(answer.count(b"HTTP/1.1"), 1)
+
+    def test_a_broken_body_ends_a_response_that_has_begun_without_a_page(self) -> None:
+        self.browser.dataReceived(
+            b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n"
+        )
+        self.ack(200, ("Content-Length", "500"))
+        self.data(b"part")
+        self.browser.dataReceived(b"zz\r\n")
+        self.assertTrue(self.transport.take().endswith(b"\r\n\r\npart"))
+        self.assertTrue(self.transport.aborted)
+        self.assertEqual(len(self.link.table), 0)
+
+    def test_a_browser_is_read_again_once_its_upload_is_whole(self) -> None:
+        self.browser.dataReceived(b"POST / HTTP/1.1\r\n" + HOST + b"Content-Length: 4\r\n\r\nab")
+        self.browser.pauseProducing()
+        self.browser.dataReceived(b"cd")
+        self.assertEqual(self.transport.producerState, "producing")
+
+    def test_a_closed_browser_that_takes_nothing_is_given_up(self) -> None:
+        self.browser.dataReceived(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        self.ack(200, ("Content-Length", "2"))
+        self.data(b"ok")
+        self.close()
+        self.assertFalse(self.transport.aborted)
+        self.clock.advance(CLOSING)
+        self.assertTrue(self.transport.aborted)
 
     def test_a_head_request_has_no_body(self) -> None:
         self.browser.dataReceived(GET.replace(b"GET", b"HEAD", 1))

@@ -12,7 +12,8 @@ from uaihost.bridge import streams, tunnel
 from uaihost.bridge.names import Destination
 from uaihost.bridge.streams import HELD, STALL_LIMIT, TUNNEL_LIMIT, Streams
 from uaihost.bridge.tunnel import BridgeTunnel
-from uaihost.test.bridge.fakes import FakeStream, FakeWire
+from uaihost.bridge.tunnels import OPENS_LIMIT, TunnelTable
+from uaihost.test.bridge.fakes import FakeInput, FakeStream, FakeWire
 from uaihost.test.support import given, strategies
 from uaihost.wire import mux
 from uaihost.wire.frames import Header, RequestLine
@@ -104,6 +105,12 @@ class StreamsCase(SynchronousTestCase):
 
 
 class RequestTests(StreamsCase):
+    def test_a_host_that_takes_nothing_is_asked_no_more(self) -> None:
+        table = TunnelTable(self.wire, FakeInput(), self.clock)
+        self.assertIsNotNone(table.open(Browser(False), PLACE, LINE, False))
+        self.wire.urgent_waiting = OPENS_LIMIT + 1
+        self.assertIsNone(table.open(Browser(False), PLACE, LINE, False))
+
     def test_a_request_and_its_response(self) -> None:
         browser = self.open()
         ((kind, number, payload),) = self.wire.urgents

@@ -6,8 +6,8 @@ from twisted.internet.error import ConnectError, ConnectionLost, ConnectionRefus
 
 from uaihost.test.support import given, strategies
 from uaihost.test.tunnels.memory import MemoryTestCase, Wire
-from uaihost.tunnels.http_upstream import INTERIMS
-from uaihost.tunnels.pool import IDLE_LIMIT, IDLE_SECONDS
+from uaihost.tunnels.pool import IDLE_LIMIT, IDLE_SECONDS, LINGER
+from uaihost.tunnels.upstream import INTERIMS
 from uaihost.wire.frames import TunnelAck, TunnelClose
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -371,6 +371,9 @@ class PoolTests(MemoryTestCase):
             wire = self.exchange("a", answer)
             self.assertTrue(wire.disconnecting, answer)
             self.assertEqual(self.last(), ENDED)
+            self.assertFalse(wire.aborted)
+            self.reactor.advance(LINGER)
+            self.assertTrue(wire.aborted, "a server that takes nothing more keeps its connection")
             self.open("b")
             self.assertEqual(self.connects, 2)
 

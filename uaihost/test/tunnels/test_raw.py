@@ -51,6 +51,12 @@ class RawTests(MemoryTestCase):
         assert isinstance(sent, tuple)
         self.assertIs(sent[1], piece)
 
+    def test_an_interim_answer_is_not_the_answer(self) -> None:
+        wire = self.opened()
+        wire.send(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + SWITCH + b"hi")
+        [ack] = self.link.frames()
+        self.assertEqual((ack.status, self.link.data("a")), (101, b"hi"))
+
     def test_bytes_go_up_as_they_come(self) -> None:
         self.open("a", upgrade=True)
         self.table.deliver("a", b"early")
