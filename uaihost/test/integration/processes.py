@@ -30,6 +30,7 @@ class Daemons:
         self.env = {
             **{name: os.environ[name] for name in ("PATH", "HOME", "UAI_BASE_IMAGE") if name in os.environ},
             "UAI_HOST_TOKEN": TOKEN,
+            "PYTHONPATH": "/tmp/real/head",
             "UAI_HOST_BRIDGE_PORT": str(self.port),
             "UAI_LOCAL_REPOSITORIES": os.pathsep.join(str(root) for root in roots),
             "DOCKER_HOST": docker_host,
