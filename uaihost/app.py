@@ -162,7 +162,13 @@ class Host(StagedService):
             folders=folders,
             uid=uid,
             gid=gid,
-            limits=Limits(settings.task_memory, settings.task_cpus, settings.task_pids),
+            limits=Limits(
+                settings.task_memory,
+                settings.task_cpus,
+                settings.task_pids,
+                swap=settings.task_swap,
+                disk=settings.task_disk,
+            ),
         )
         tasks = Tasks(self._database, journal, reactor, files, around, self._exposed)
         surface = registry(tasks, ChannelCommands(channels), FileCommands(workspaces, attachments, files))

@@ -7,6 +7,7 @@ range; it never falls back to something else in silence.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import tomllib
@@ -58,9 +59,15 @@ class Settings:
     docker_host: str | None
     base_image: str
     local_repositories: tuple[Path, ...]
+    task_image: str
     task_memory: int
+    task_swap: int
     task_cpus: float
     task_pids: int
+    task_disk: int
+    disk_budget: int
+    egress: str
+    egress_allow: tuple[str, ...]
 
     def require_token(self) -> str:
         """The host's token.
@@ -135,11 +142,50 @@ def _image(text: str) -> str:
 
 
 def _bytes(text: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,15})([KMG]?)", text)
-    value = int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2]] if match else 0
+    value = _amount(text)
     if value < 64 << 20:
         raise ValueError
     return value
+
+
+def _amount(text: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,15})([KMG]?)", text)
+    if not match:
+        raise ValueError
+    return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2]]
+
+
+def _disk(text: str) -> int:
+    value = _amount(text)
+    if value < 1 << 30:
+        raise ValueError
+    return value
+
+
+def _task_image(text: str) -> str:
+    if text not in ("standard", "small"):
+        raise ValueError
+    return text
+
+
+def _egress(text: str) -> str:
+    if text not in ("open", "registries+git", "deny"):
+        raise ValueError
+    return text
+
+
+def _destinations(text: str) -> tuple[str, ...]:
+    found = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    for part in found:
+        host, _, port = part.partition(":") if part.count(":") == 1 else (part, "", "")
+        if port:
+            _port(port)
+        try:
+            ipaddress.ip_network(host, strict=False)
+        except ValueError:
+            if not re.fullmatch(r"(\*\.)?[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*", host):
+                raise ValueError from None
+    return found
 
 
 def _cpus(text: str) -> float:
@@ -239,16 +285,64 @@ SETTINGS = (
         _folders,
     ),
     Setting(
+        "task_image",
+        "UAI_TASK_IMAGE",
+        "What tasks run in: `standard` with the editor, the agents and their tools, or `small` without them",
+        "`standard` or `small`",
+        "`standard`",
+        _task_image,
+    ),
+    Setting(
         "task_memory",
         "UAI_TASK_MEMORY",
-        "Memory and swap of one task",
+        "Memory of one task",
         "a number of bytes with K, M or G, at least 64M",
         "4G",
         _bytes,
     ),
+    Setting(
+        "task_swap",
+        "UAI_TASK_SWAP",
+        "Swap of one task, beyond its memory",
+        "a number of bytes with K, M or G",
+        "0",
+        _amount,
+    ),
     Setting("task_cpus", "UAI_TASK_CPUS", "Processor time of one task, in cores", "0.1 to 1024", "2", _cpus),
     Setting(
         "task_pids", "UAI_TASK_PIDS", "Processes and threads of one task", "16 to 1048576", "1024", _pids
+    ),
+    Setting(
+        "task_disk",
+        "UAI_TASK_DISK",
+        "Disk of one task: work copies, home and scratch folder",
+        "a number of bytes with K, M or G, at least 1G",
+        "20G",
+        _disk,
+    ),
+    Setting(
+        "disk_budget",
+        "UAI_DISK_BUDGET",
+        "Disk for everything that can be made again: beyond it the oldest goes first, in a fixed order",
+        "a number of bytes with K, M or G, at least 1G",
+        "50G",
+        _disk,
+    ),
+    Setting(
+        "egress",
+        "UAI_EGRESS",
+        "What tasks reach outside: all that is public, package registries, git hosts and models, or nothing",
+        "`open`, `registries+git` or `deny`",
+        "`open`",
+        _egress,
+    ),
+    Setting(
+        "egress_allow",
+        "UAI_EGRESS_ALLOW",
+        "What tasks may reach besides: host names, `*.name` for all below, addresses and networks of yours",
+        "`name[:port]`, `*.name[:port]`, `address[:port]` or `network/bits`, separated by `,`",
+        "none",
+        _destinations,
     ),
 )
 
@@ -293,9 +387,15 @@ def load(
         docker_host=values.get("docker_host"),
         base_image=values.get("base_image", "debian:bookworm-slim"),
         local_repositories=values.get("local_repositories", ()),
+        task_image=values.get("task_image", "standard"),
         task_memory=values.get("task_memory", 4 << 30),
+        task_swap=values.get("task_swap", 0),
         task_cpus=values.get("task_cpus", 2.0),
         task_pids=values.get("task_pids", 1024),
+        task_disk=values.get("task_disk", 20 << 30),
+        disk_budget=values.get("disk_budget", 50 << 30),
+        egress=values.get("egress", "open"),
+        egress_allow=values.get("egress_allow", ()),
     )
 
 
@@ -335,7 +435,8 @@ def _find(
     if setting.name in file:
         value = file[setting.name]
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            value = os.pathsep.join(value)
+            separator = "," if setting.name == "egress_allow" else os.pathsep
+            value = separator.join(value)
         return str(value), f"`{setting.name}` in {path}"
     return None
 

@@ -13,8 +13,25 @@ import attrs
 from twisted.internet.interfaces import IPushProducer
 
 from uaihost.wire.events import Event, Fleeting
+from uaihost.wire.reasons import Reason
 
 T = TypeVar("T")
+
+
+# ---- what long work says of itself ------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Doing:
+    """What long work is at. text: for people, one line; percent: 0 to 100, None where nobody knows."""
+
+    reason: Reason
+    text: str = ""
+    percent: int | None = None
+
+
+# Long work tells its lines, for people, and what it is at. Telling is cheap and never raises.
+Say = Callable[[str | Doing], None]
 
 
 # ---- state and journal ------------------------------------------------------------------------------------
@@ -138,10 +155,16 @@ class LinkInput(Protocol):
 
 @attrs.frozen
 class Address:
-    """Where a tunnel's upstream listens."""
+    """Where a tunnel's upstream listens.
+
+    host, port: of this machine; port 0 where none is published. relay: the path of the Unix socket of the
+    task's relay (shim/relay.py), which is tried first and asked for `inner`, a port inside the container.
+    """
 
     host: str
     port: int
+    relay: str | None = None
+    inner: int = 0
 
 
 class Targets(Protocol):
@@ -163,11 +186,20 @@ class Mount:
 
 @attrs.frozen
 class Limits:
-    """memory: bytes, also the limit of memory and swap together; cpus: cores; pids: processes."""
+    """What one task may use.
+
+    memory, swap: bytes, swap beyond memory; cpus: cores; pids: processes and threads; log: bytes of what its
+    first process prints; shm: bytes of /dev/shm, which count as memory; disk: bytes of its work copies, home
+    and scratch folder together (watched; the engine's storage drivers mostly have no quota).
+    """
 
     memory: int = 4 << 30
     cpus: float = 2.0
     pids: int = 1024
+    swap: int = 0
+    log: int = 10 << 20
+    shm: int = 256 << 20
+    disk: int = 20 << 30
 
 
 @attrs.frozen
@@ -176,6 +208,8 @@ class Launch:
 
     ports: container ports to publish on 127.0.0.1, each on a host port that the engine chooses.
     env: for every process in it; no secret belongs here, since `docker inspect` shows it.
+    network: `own`, one for this task alone; `none`, only loopback: what it reaches goes through sockets.
+    read_only: the image's files cannot be changed; what is to be written is mounted.
     """
 
     task_id: str
@@ -186,6 +220,8 @@ class Launch:
     ports: tuple[int, ...]
     env: Mapping[str, str] = attrs.field(factory=dict)
     limits: Limits = attrs.field(factory=Limits)
+    network: Literal["own", "none"] = "own"
+    read_only: bool = False
 
 
 @attrs.frozen

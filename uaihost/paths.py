@@ -157,8 +157,30 @@ class Folders:
         """
         return self._socket(self.run(task_id) / checked(name, "socket name"))
 
+    def home(self, task_id: str) -> Path:
+        """The home folder of the container's user; outlives the container. Hostile, like `run`."""
+        return self.task(task_id) / "home"
+
+    def scratch(self, task_id: str) -> Path:
+        """/tmp of the container, emptied when it starts. Hostile, like `run`."""
+        return self.task(task_id) / "scratch"
+
+    def control(self, task_id: str) -> Path:
+        """What the host tells the container: mounted there read-only, written by the host alone."""
+        return self.task(task_id) / "control"
+
     def attachments(self, task_id: str) -> Path:
         return self.task(task_id) / "attachments"
+
+    @property
+    def saved(self) -> Path:
+        """Work of tasks that are gone: bare repositories and what git could not hold. Never cleaned up."""
+        return self.root / "saved"
+
+    @property
+    def tools(self) -> Path:
+        """Tool versions that tasks share: mounted read-only in each."""
+        return self.root / "tools"
 
     @property
     def transcripts(self) -> Path:

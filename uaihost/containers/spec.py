@@ -15,15 +15,21 @@ from typing import Any
 from uaihost.interfaces import Container, Launch, Usage
 
 # Raised when containers made by an older daemon would no longer fit what the daemon expects of them.
-SPEC_VERSION = "1"
+SPEC_VERSION = "2"
 
 LABEL_HOST = "uaihost.host"
 LABEL_TASK = "uaihost.task"
 LABEL_SPEC = "uaihost.spec"
 
-# What the first process prints, kept by the engine: enough to see why it failed, and never the whole disk.
-LOG_SIZE = "5m"
-LOG_FILES = "2"
+# Of the log that the engine keeps of the first process: one is written, the others are older.
+LOG_FILES = 2
+
+# When the machine is out of memory the kernel ends what a task runs before the daemon and the owner's own
+# programs (proc(5), oom_score_adj: -1000 to 1000).
+OOM_SCORE = 500
+
+# What programs expect to be able to write and what is gone with the container.
+TMPFS = {"/run": "rw,nosuid,nodev,noexec,size=16m,mode=0755"}
 
 # Addresses of tasks' networks. The engine's own pools hold about 30 networks; this one holds 4096. It lies
 # in the private 10.0.0.0/8 (RFC 1918), away from its ends, where companies and VPNs begin to number.
@@ -61,7 +67,9 @@ def container_config(launch: Launch, host_id: str) -> dict[str, Any]:
     No ulimits: an engine without CAP_SYS_RESOURCE refuses them. `Mounts`, not `Binds`: a missing source is
     refused instead of made by root.
     """
-    ports = {f"{port}/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}] for port in launch.ports}
+    # Without a network nothing can be published.
+    reachable = launch.ports if launch.network == "own" else ()
+    ports = {f"{port}/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}] for port in reachable}
     limits = launch.limits
     return {
         "Image": launch.image,
@@ -71,8 +79,10 @@ def container_config(launch: Launch, host_id: str) -> dict[str, Any]:
         "Labels": labels(host_id, launch.task_id),
         "ExposedPorts": {port: {} for port in ports},
         "HostConfig": {
-            "NetworkMode": container_name(host_id, launch.task_id),
+            "NetworkMode": container_name(host_id, launch.task_id) if launch.network == "own" else "none",
             "PortBindings": ports,
+            "ReadonlyRootfs": launch.read_only,
+            "Tmpfs": TMPFS if launch.read_only else {},
             "Mounts": [
                 {
                     "Type": "bind",
@@ -89,10 +99,15 @@ def container_config(launch: Launch, host_id: str) -> dict[str, Any]:
             "SecurityOpt": ["no-new-privileges"],
             "IpcMode": "private",
             "Memory": limits.memory,
-            "MemorySwap": limits.memory,
+            "MemorySwap": limits.memory + limits.swap,
+            "ShmSize": limits.shm,
             "NanoCpus": round(limits.cpus * 1_000_000_000),
             "PidsLimit": limits.pids,
-            "LogConfig": {"Type": "json-file", "Config": {"max-size": LOG_SIZE, "max-file": LOG_FILES}},
+            "OomScoreAdj": OOM_SCORE,
+            "LogConfig": {
+                "Type": "json-file",
+                "Config": {"max-size": str(limits.log // LOG_FILES), "max-file": str(LOG_FILES)},
+            },
             "RestartPolicy": {"Name": "no"},
         },
     }

@@ -34,6 +34,14 @@ BAD = [
     ("task_cpus", "0"),
     ("task_cpus", "nan"),
     ("task_pids", "3"),
+    ("task_image", "tiny"),
+    ("task_swap", "-1"),
+    ("task_disk", "1M"),
+    ("disk_budget", "much"),
+    ("egress", "some"),
+    ("egress_allow", "a b"),
+    ("egress_allow", "example.org:0"),
+    ("egress_allow", "10.0.0.0/64"),
 ]
 
 
@@ -60,6 +68,14 @@ class LoadTests(TestCase):
         settings = self.load({"UAI_CONFIG": str(path), "UAI_HOST_UI_PORT": "1000"})
         self.assertEqual((settings.ui_port, settings.task_pids), (1000, 99))
         self.assertEqual(settings.local_repositories, (Path("/a"), Path("/b")))
+
+    def test_destinations(self) -> None:
+        text = "Git.Example.org:8443, *.corp.example, 192.168.1.0/24,10.0.0.7:5432"
+        settings = self.load({"UAI_EGRESS_ALLOW": text})
+        self.assertEqual(
+            settings.egress_allow,
+            ("git.example.org:8443", "*.corp.example", "192.168.1.0/24", "10.0.0.7:5432"),
+        )
 
     def test_an_empty_variable_counts_as_absent(self) -> None:
         self.assertEqual(self.load({"UAI_HOST_UI_PORT": ""}).ui_port, 5876)

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from uaihost.wire.inputs import PreviewPort
+from uaihost.wire.reasons import Waiting
 
 AgentState = Literal["starting", "idle", "thinking", "tool", "awaiting-permission", "stopped", "failed"]
 
@@ -26,6 +27,7 @@ class TaskStatus(msgspec.Struct, frozen=True, tag_field="type", tag="task.status
     at: int
     status: str
     message: str | None = None
+    waiting: Waiting | None = None
 
 
 class TaskProgress(msgspec.Struct, frozen=True, tag_field="type", tag="task.progress", omit_defaults=True):

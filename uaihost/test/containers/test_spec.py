@@ -35,7 +35,7 @@ class ConfigTests(TestCase):
                 "Hostname": "01jz",
                 "User": "1000:1001",
                 "Env": ["A=1", "B=2"],
-                "Labels": {"uaihost.host": "host", "uaihost.task": "01jz", "uaihost.spec": "1"},
+                "Labels": {"uaihost.host": "host", "uaihost.task": "01jz", "uaihost.spec": "2"},
                 "ExposedPorts": {"8100/tcp": {}, "3000/tcp": {}},
                 "HostConfig": {
                     "NetworkMode": name,
@@ -68,11 +68,34 @@ class ConfigTests(TestCase):
                     "MemorySwap": 512 << 20,
                     "NanoCpus": 1_500_000_000,
                     "PidsLimit": 99,
-                    "LogConfig": {"Type": "json-file", "Config": {"max-size": "5m", "max-file": "2"}},
+                    "OomScoreAdj": 500,
+                    "ShmSize": 256 << 20,
+                    "ReadonlyRootfs": False,
+                    "Tmpfs": {},
+                    "LogConfig": {
+                        "Type": "json-file",
+                        "Config": {"max-size": str(5 << 20), "max-file": "2"},
+                    },
                     "RestartPolicy": {"Name": "no"},
                 },
             },
         )
+
+    def test_swap_counts_beyond_the_memory(self) -> None:
+        limits = Limits(memory=512 << 20, swap=128 << 20)
+        config = spec.container_config(attrs.evolve(LAUNCH, limits=limits), "host")
+        self.assertEqual(config["HostConfig"]["MemorySwap"], 640 << 20)
+
+    def test_without_a_network_nothing_is_published(self) -> None:
+        config = spec.container_config(attrs.evolve(LAUNCH, network="none"), "host")
+        self.assertEqual(config["ExposedPorts"], {})
+        self.assertEqual(config["HostConfig"]["PortBindings"], {})
+        self.assertEqual(config["HostConfig"]["NetworkMode"], "none")
+
+    def test_a_read_only_image_gets_a_folder_for_sockets_and_locks(self) -> None:
+        config = spec.container_config(attrs.evolve(LAUNCH, read_only=True), "host")
+        self.assertTrue(config["HostConfig"]["ReadonlyRootfs"])
+        self.assertEqual(list(config["HostConfig"]["Tmpfs"]), ["/run"])
 
     def test_names_tell_hosts_and_tasks_apart(self) -> None:
         pairs = [("a", "b"), ("ab", ""), ("a", "c"), ("b", "b"), ("a", "B"), ("a", "é"), ("a", "x" * 65)]
