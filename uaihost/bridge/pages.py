@@ -14,6 +14,9 @@ _HEADERS = (
     "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n"
 )
 
+# Seconds until a browser asks again by itself: a server that starts, or a task that is woken, takes a few.
+AGAIN = 3
+
 _STYLE = (
     ":root{color-scheme:light dark}body{font:16px/1.6 system-ui,sans-serif;margin:0;display:grid;"
     "min-height:100vh;place-items:center;background:Canvas;color:CanvasText}main{max-width:34rem;"
@@ -34,9 +37,10 @@ def error(status: int, message: str, advice: str, *, html: bool) -> bytes:
     kind = "text/html" if html else "text/plain"
     text = page(phrase, status, message, advice) if html else f"{status} {phrase}: {message}\n{advice}\n"
     body = text.encode("utf-8")
+    again = f"Refresh: {AGAIN}\r\n" if html and status in (502, 503) else ""
     head = (
         f"HTTP/1.1 {status} {phrase}\r\nContent-Type: {kind}; charset=utf-8\r\n"
-        f"Content-Length: {len(body)}\r\n{_HEADERS}\r\n"
+        f"Content-Length: {len(body)}\r\n{again}{_HEADERS}\r\n"
     )
     return head.encode("ascii") + body
 
@@ -73,7 +77,7 @@ def sentence(text: str) -> str:
 def advice(status: int) -> str:
     """What a person may do about a tunnel that failed with `status`."""
     if status == 503:
-        return "Is the task running, and does it have a preview of this name? Its page shows both."
+        return "A task that is started again is here in a moment: this page asks again by itself."
     if status == 502:
-        return "Is the server in the task running on its port? Reload this page when it is."
+        return "Is the server in the task running on its port? This page asks again by itself."
     return "Reload this page; if that does not help, look at the task's page."

@@ -29,7 +29,7 @@ class TaskRecord:
 
     status, message: as the host last reported. phase: how far the bridge has brought it (bridge.tasks).
     spec: the argument of taskUp; None for a task exposed on its host. previews: `{name, containerPort,
-    hostPort}` each.
+    hostPort}` each. waiting: `{reason, text, since, percent?, deadline?}`, why it does not move now.
     """
 
     id: str
@@ -43,6 +43,7 @@ class TaskRecord:
     previews: list[dict[str, Any]]
     has_editor: bool
     created_at: int
+    waiting: dict[str, Any] | None = None
 
 
 @attrs.frozen
@@ -59,9 +60,9 @@ class Arrival:
 
 @attrs.frozen
 class Stored:
-    """What became of an arrival. id: its row. task: the task's record if the event changed it."""
+    """What became of an arrival. id: its row, None when it has none. task: its record if that changed."""
 
-    id: int
+    id: int | None
     task: TaskRecord | None
 
 
@@ -97,13 +98,13 @@ def hosts(db: sqlite3.Connection) -> list[HostRecord]:
 
 # ---- tasks
 
-_TASK = "id, host_id, name, status, message, phase, spec, prompt, previews, has_editor, created_at"
+_TASK = "id, host_id, name, status, message, phase, spec, prompt, previews, has_editor, created_at, waiting"
 
 
 def add_task(db: sqlite3.Connection, task: TaskRecord) -> None:
     """Insert."""
     db.execute(
-        f"INSERT INTO tasks ({_TASK}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO tasks ({_TASK}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             task.id,
             task.host_id,
@@ -116,14 +117,16 @@ def add_task(db: sqlite3.Connection, task: TaskRecord) -> None:
             json.dumps(task.previews),
             int(task.has_editor),
             task.created_at,
+            None if task.waiting is None else json.dumps(task.waiting),
         ),
     )
 
 
 def change_task(db: sqlite3.Connection, task_id: str, **columns: Any) -> TaskRecord:
     """Set some columns of an existing task; the whole record as it is then."""
-    if "previews" in columns:
-        columns["previews"] = json.dumps(columns["previews"])
+    for name in ("previews", "waiting"):
+        if columns.get(name) is not None:
+            columns[name] = json.dumps(columns[name])
     # The names come from this package's code only.
     sets = ", ".join(f"{name} = ?" for name in columns)
     db.execute(f"UPDATE tasks SET {sets} WHERE id = ?", (*columns.values(), task_id))
@@ -144,7 +147,7 @@ def tasks(db: sqlite3.Connection) -> list[TaskRecord]:
 
 
 def _task(row: Any) -> TaskRecord:
-    id, host_id, name, status, message, phase, spec, prompt, previews, has_editor, created_at = row
+    id, host_id, name, status, message, phase, spec, prompt, previews, has_editor, created_at, waiting = row
     return TaskRecord(
         id,
         host_id,
@@ -157,6 +160,7 @@ def _task(row: Any) -> TaskRecord:
         json.loads(previews),
         bool(has_editor),
         created_at,
+        None if waiting is None else json.loads(waiting),
     )
 
 
@@ -172,6 +176,8 @@ def _add_arrival(db: sqlite3.Connection, arrival: Arrival) -> Stored | None:
     known = task(db, arrival.task_id)
     if known is not None and known.host_id != arrival.host_id:
         return None
+    if known is not None and _only_waits(known, arrival):
+        return Stored(None, _apply(db, known, arrival))
     done = db.execute(
         "INSERT OR IGNORE INTO events (host_id, host_seq, at, task_id, type, body) VALUES (?, ?, ?, ?, ?, ?)",
         (
@@ -189,6 +195,16 @@ def _add_arrival(db: sqlite3.Connection, arrival: Arrival) -> Stored | None:
     return Stored(done.lastrowid, _apply(db, known, arrival))
 
 
+def _only_waits(known: TaskRecord, arrival: Arrival) -> bool:
+    """Whether the event says no more than how the same wait goes on: the record keeps that, not the log."""
+    body = arrival.body
+    return (
+        arrival.type == "task.status"
+        and isinstance(body.get("waiting"), dict)
+        and (body.get("status"), body.get("message")) == (known.status, known.message)
+    )
+
+
 def _apply(db: sqlite3.Connection, known: TaskRecord | None, arrival: Arrival) -> TaskRecord | None:
     """Bring a task's record up to date with an event; the record if that changed it.
 
@@ -199,8 +215,12 @@ def _apply(db: sqlite3.Connection, known: TaskRecord | None, arrival: Arrival) -
     status = body.get("status")
     previews = body.get("previewPorts")
     if arrival.type == "task.status" and isinstance(status, str):
-        message = body.get("message")
-        columns = {"status": status, "message": message if isinstance(message, str) else None}
+        message, waiting = body.get("message"), body.get("waiting")
+        columns = {
+            "status": status,
+            "message": message if isinstance(message, str) else None,
+            "waiting": waiting if isinstance(waiting, dict) else None,
+        }
         if known is None or known.phase in ("exposed", "gone"):
             exposed = known is None or known.spec is None
             if exposed:

@@ -25,6 +25,7 @@ from uaihost.bridge.store import Phase, TaskRecord
 from uaihost.errors import ErrorCode, HostError
 from uaihost.ids import new_id
 from uaihost.interfaces import Store
+from uaihost.wire.reasons import Reason
 
 log = Logger()
 
@@ -98,7 +99,9 @@ class Tasks:
         """One task as the API shows it."""
         task = (record.spec or {}).get("task", {})
         projects = (record.spec or {}).get("projects", [])
-        open_now = record.phase != "gone" and record.status == "running"
+        # A parked task starts when its page is opened.
+        parked = (record.waiting or {}).get("reason") == Reason.PARKED
+        open_now = record.phase != "gone" and (record.status == "running" or parked)
         previews = [
             {**port, "url": f"http://{preview_host(record.id, str(port['name']), self._port)}/"}
             for port in record.previews
@@ -111,6 +114,7 @@ class Tasks:
             "name": record.name,
             "status": record.status,
             "message": record.message,
+            "waiting": record.waiting,
             "phase": record.phase,
             "ready": record.phase == "ready",
             "exposed": record.spec is None,
@@ -260,7 +264,9 @@ class Tasks:
                 await self._move(task_id, "prompt", "ready")
         except HostError as error:
             if self.get(task_id).phase in _WAY_UP:
-                await self._change(task_id, phase="failed", status="failed", message=error.message)
+                await self._change(
+                    task_id, phase="failed", status="failed", message=error.message, waiting=None
+                )
 
     async def _up(self, task_id: str) -> None:
         value = object_of(await self._step(task_id, "taskUp", [self.get(task_id).spec]))
@@ -302,9 +308,8 @@ class Tasks:
         except HostError as error:
             await self._change(record.id, phase=before, message=error.message)
             raise
-        await self._change(
-            record.id, phase="gone", status="stopped", message=None, previews=[], has_editor=False
-        )
+        empty = {"message": None, "waiting": None, "previews": [], "has_editor": False}
+        await self._change(record.id, phase="gone", status="stopped", **empty)
         return value
 
     async def _resume_down(self, task_id: str) -> None:

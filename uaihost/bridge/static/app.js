@@ -6,6 +6,7 @@ import { Chat } from "./chat.js";
 import { Diff } from "./diff.js";
 import { el, icon } from "./dom.js";
 import { NewTask, noHost } from "./form.js";
+import { reasonWords, waitingNotice } from "./waiting.js";
 
 const state = { hosts: [], tasks: new Map(), loaded: false, link: "connecting", problem: "" };
 const channels = new Map();
@@ -131,11 +132,13 @@ function taskItem(task) {
   return el("li", {}, el("a", { href: `#/task/${task.id}`, "aria-current": task.id === shown.id ? "page" : null },
     el("span", { class: `dot ${task.status}${busy ? " busy" : ""}`, "aria-hidden": "true" }),
     el("span", { class: "task-name" }, task.name),
-    el("span", { class: "dim" }, asks ? "waits for you" : task.phase === "gone" ? "" : statusWord(task))));
+    el("span", { class: "dim", title: task.waiting ? reasonWords(task.waiting) : null }, asks ? "waits for you" : task.phase === "gone" ? "" : statusWord(task))));
 }
 
 function statusWord(task) {
   if (task.exposed) return "exposed";
+  if (task.waiting?.reason === "parked") return "resting";
+  if (task.phase === "failed") return "failed";
   if (task.status === "running" && !task.ready && task.phase !== "down") return "starting";
   return task.status;
 }
@@ -253,6 +256,10 @@ class TaskView {
 
   happened(key, event) {
     if (key) this.chat?.entry(key);
+    if (event.type === "task.resources") {
+      this.used = el("span", { class: "dim used", title: "Memory and processor time of the task now" }, `${size(event.memoryBytes)} · ${Math.round(event.cpuPercent)} %`);
+      this.refresh();
+    }
     if (event.type === "channel.activity") {
       this.chat?.about();
       side();
@@ -269,7 +276,7 @@ class TaskView {
     const tell = (href, label) => el("a", { class: "button small", href, target: "_blank", rel: "noopener" }, label, icon("external"));
     this.head.replaceChildren(
       el("div", { class: "title" }, el("a", { class: "back", href: "#/", "aria-label": "All tasks" }, icon("back")),
-        el("h1", { title: task.name }, task.name), el("span", { class: `chip ${task.status}` }, statusWord(task))),
+        el("h1", { title: task.name }, task.name), el("span", { class: `chip ${task.phase === "failed" ? "failed" : task.status}` }, statusWord(task)), this.used ?? ""),
       el("div", { class: "where" }, task.branch ? [el("span", { class: "branch", title: "Branch" }, task.branch), el("span", { class: "dim repo", title: task.repoUrl }, task.repoUrl)] : el("span", { class: "dim" }, "made with uaihost expose")),
       el("div", { class: "links" }, task.previews.map((preview) => tell(preview.url, preview.name)), task.editorUrl ? tell(task.editorUrl, "Editor") : null,
         task.exposed || task.phase === "gone" ? null : el("button", { class: "small danger", onclick: () => this.askDown() }, "Take down")),
@@ -278,7 +285,8 @@ class TaskView {
     this.notice.replaceChildren(
       !there && task.phase !== "gone" ? el("p", { class: "notice warn", role: "status" }, el("span", {}, `The host${host ? ` ${shortId(host.id)}` : ""} is not connected. Start its service (`, el("code", {}, "uaihost up"), "); the task goes on from where it is.")) : "",
       task.phase === "failed" ? el("div", { class: "notice bad", role: "alert" }, el("span", {}, sentence(task.message || "The task failed")), el("button", { class: "small", onclick: (event) => this.retry(event.target) }, icon("reload"), "Try again")) : "",
-      task.phase === "ready" && task.status === "stopped" ? el("p", { class: "notice warn" }, "The container of this task has ended. Its work is kept; take the task down to save it.") : "",
+      there && task.phase !== "gone" && task.phase !== "failed" ? waitingNotice(task.waiting) : "",
+      task.phase === "ready" && task.status === "stopped" && !task.waiting ? el("p", { class: "notice warn" }, "The container of this task has ended. Its work is kept; take the task down to save it.") : "",
       task.phase === "ready" && task.status !== "failed" && task.message ? el("p", { class: "notice warn" }, sentence(task.message)) : "",
       this.kept ?? "");
     this.chat?.about(task, there);
@@ -330,6 +338,10 @@ class TaskView {
     if (this.shownPart === "changes") location.hash = `#/task/${this.id}`;
     this.refresh();
   }
+}
+
+function size(bytes) {
+  return bytes < 1 << 30 ? `${Math.round(bytes / (1 << 20))} MiB` : `${(bytes / (1 << 30)).toFixed(1)} GiB`;
 }
 
 window.addEventListener("hashchange", route);

@@ -41,6 +41,9 @@ export class Channel {
 
   status(event) {
     if (event.status === "preparing" || event.status === "stopping") {
+      const open = this.entries.get(this.group);
+      // The same state again only tells how a wait goes on.
+      if (open?.state === "running" && open.down === (event.status === "stopping")) return null;
       this.group = this.put(`steps-${event.at}-${event.status}`, {
         kind: "steps", down: event.status === "stopping", steps: [], state: "running", at: event.at, message: "",
       });

@@ -86,7 +86,7 @@ export class Chat {
     if (entry.kind === "ask") return this.ask(entry);
     if (entry.kind === "waiting") return bubble("mine waiting", "You", entry.note === "queued" ? "waits for the host" : "sending…", entry.text);
     const { kind, label, id } = entry.author;
-    if (kind === "system") return el("div", { class: "system" }, prose(entry.text));
+    if (kind === "system") return system(entry.text, old);
     const who = kind === "user" ? (id === "user" ? "You" : label) : label;
     return bubble(kind === "user" ? "mine" : "theirs", who, clock(entry.at), entry.text, entry.live);
   }
@@ -253,6 +253,13 @@ export class Chat {
     this.problem.textContent = problem;
     this.problem.hidden = !problem;
   }
+}
+
+// A line, or a card whose first line says what the rest is about.
+function system(text, old) {
+  const [first, ...rest] = text.split("\n");
+  if (!rest.length) return el("div", { class: "system" }, prose(text));
+  return el("details", { class: "card told", open: old?.open ?? false }, el("summary", {}, first), el("pre", { tabindex: "0" }, rest.join("\n").trim()));
 }
 
 function bubble(kind, who, when, text, live = false) {

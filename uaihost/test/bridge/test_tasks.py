@@ -195,6 +195,48 @@ class RoutingTests(TasksCase):
         self.assertEqual(told[-1], self.tasks.view_of(self.tasks.get(task_id)))
 
 
+class WaitingTests(TasksCase):
+    WAITING = {"reason": "cloning", "text": "Receiving objects", "since": 1, "percent": 10}
+
+    def test_what_a_task_waits_for_is_shown_and_goes_with_its_end(self) -> None:
+        socket = self.connect()
+        task_id = self.create()
+        self.event(socket, "task.status", task_id, 1, status="preparing", waiting=self.WAITING)
+        self.assertEqual(self.view(task_id)["waiting"], self.WAITING)
+        self.event(socket, "task.status", task_id, 2, status="starting")
+        self.assertIsNone(self.view(task_id)["waiting"])
+
+    def test_how_a_wait_goes_on_is_told_and_not_logged(self) -> None:
+        socket = self.connect()
+        task_id = self.create()
+        for seq, percent in enumerate((10, 20, 30), 1):
+            waiting = {**self.WAITING, "percent": percent}
+            self.event(socket, "task.status", task_id, seq, status="preparing", waiting=waiting)
+        self.assertEqual(self.view(task_id)["waiting"]["percent"], 30)
+        told = [news for news in self.events() if json.loads(news.data).get("waiting")]
+        self.assertEqual([news.id is None for news in told], [False, True, True])
+
+    def test_a_parked_task_can_be_opened(self) -> None:
+        socket = self.connect()
+        task_id = self.ready(socket)
+        parked = {"reason": "parked", "text": "starts when it is used", "since": 1}
+        self.event(socket, "task.status", task_id, 5, status="stopped", waiting=parked)
+        view = self.view(task_id)
+        self.assertEqual((view["status"], len(view["previews"])), ("stopped", 1))
+        self.event(socket, "task.status", task_id, 6, status="stopped")
+        self.assertEqual(self.view(task_id)["previews"], [])
+
+    def test_it_outlives_a_restart(self) -> None:
+        socket = self.connect()
+        task_id = self.ready(socket)
+        self.event(socket, "task.status", task_id, 5, status="running", waiting=self.WAITING)
+        self.begin(self.database)
+        self.assertEqual(self.view(task_id)["waiting"], self.WAITING)
+
+    def view(self, task_id: str) -> dict[str, Any]:
+        return self.tasks.view_of(self.tasks.get(task_id))
+
+
 class ChannelTests(TasksCase):
     def test_a_word_is_answered_with_its_id(self) -> None:
         socket = self.connect()

@@ -18,7 +18,9 @@ reactor: Any = _reactor
 KEY = "key-of-the-browser-test"
 
 
-class PageTests(TestCase):
+class PageCase(TestCase):
+    """A bridge, a scripted host that is not connected yet, and browsers."""
+
     # A cold browser on a busy machine takes some 10 s alone.
     timeout = 180
 
@@ -56,6 +58,8 @@ class PageTests(TestCase):
             up=20,
         )
 
+
+class PageTests(PageCase):
     async def test_the_tour_in_a_wide_window(self) -> None:
         await self.host.connect()
         browser = await self.browser("wide")
