@@ -9,6 +9,8 @@ from typing import Literal
 import attrs
 
 _COLUMNS = "id, slug, branch, status, message, input, ran, saved, updated_at"
+# Written one by one, by whoever learns them: `put` leaves them as they are.
+_ASIDE = "waiting, report, ended, restarts"
 
 
 @attrs.frozen
@@ -20,6 +22,7 @@ class TaskRecord:
     ran: its container was up, so its work copies may hold work.
     saved: JSON of what taskDown put away; None while there may be work that is not put away.
     updated_at: milliseconds since the epoch.
+    waiting, report, ended: JSON, as in migrations/0003; restarts: JSON list of times. Only read here.
     """
 
     id: str
@@ -31,6 +34,10 @@ class TaskRecord:
     ran: bool = attrs.field(default=False, converter=bool)
     saved: bytes | None = None
     updated_at: int = 0
+    waiting: bytes | None = None
+    report: bytes | None = None
+    ended: bytes | None = None
+    restarts: bytes = b"[]"
 
 
 @attrs.frozen
@@ -53,23 +60,40 @@ class Exposure:
 
 
 def find(connection: sqlite3.Connection, task_id: str) -> TaskRecord | None:
-    row = connection.execute(f"SELECT {_COLUMNS} FROM tasks WHERE id = ?", (task_id,)).fetchone()
-    return None if row is None else TaskRecord(*row)
+    found = connection.execute(f"SELECT {_COLUMNS}, {_ASIDE} FROM tasks WHERE id = ?", (task_id,)).fetchone()
+    return None if found is None else TaskRecord(*found)
 
 
 def every(connection: sqlite3.Connection) -> list[TaskRecord]:
-    return [TaskRecord(*row) for row in connection.execute(f"SELECT {_COLUMNS} FROM tasks ORDER BY id")]
+    found = connection.execute(f"SELECT {_COLUMNS}, {_ASIDE} FROM tasks ORDER BY id")
+    return [TaskRecord(*row) for row in found]
 
 
 def put(connection: sqlite3.Connection, record: TaskRecord) -> None:
-    """Store it, in place of what was known of that task."""
+    """Store it, in place of what was known of that task; what is learned aside is left as it is."""
     connection.execute(
         f"INSERT INTO tasks ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
         "slug = excluded.slug, branch = excluded.branch, status = excluded.status, "
         "message = excluded.message, input = excluded.input, ran = excluded.ran, saved = excluded.saved, "
         "updated_at = excluded.updated_at",
-        attrs.astuple(record),
+        attrs.astuple(record)[: len(_COLUMNS.split(", "))],
     )
+
+
+def put_waiting(connection: sqlite3.Connection, task_id: str, waiting: bytes | None) -> None:
+    connection.execute("UPDATE tasks SET waiting = ? WHERE id = ?", (waiting, task_id))
+
+
+def put_report(connection: sqlite3.Connection, task_id: str, report: bytes) -> None:
+    connection.execute("UPDATE tasks SET report = ? WHERE id = ?", (report, task_id))
+
+
+def put_ended(connection: sqlite3.Connection, task_id: str, ended: bytes | None) -> None:
+    connection.execute("UPDATE tasks SET ended = ? WHERE id = ?", (ended, task_id))
+
+
+def put_restarts(connection: sqlite3.Connection, task_id: str, restarts: bytes) -> None:
+    connection.execute("UPDATE tasks SET restarts = ? WHERE id = ?", (restarts, task_id))
 
 
 def ports(connection: sqlite3.Connection, task_id: str) -> list[PortRecord]:
