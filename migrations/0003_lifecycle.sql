@@ -6,7 +6,7 @@
 ALTER TABLE tasks ADD COLUMN waiting BLOB;
 ALTER TABLE tasks ADD COLUMN report BLOB;
 ALTER TABLE tasks ADD COLUMN ended BLOB;
-ALTER TABLE tasks ADD COLUMN restarts BLOB NOT NULL DEFAULT '[]';
+ALTER TABLE tasks ADD COLUMN restarts BLOB NOT NULL DEFAULT x'5b5d';
 
 -- The steps of the last attempts to bring a task up or down. elapsed_ms: NULL while it goes on.
 CREATE TABLE task_steps (
