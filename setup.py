@@ -41,6 +41,7 @@ setup(
         "isal>=1.9",
         "klein>=24.8",
         "msgspec>=0.22",
+        "prometheus-client>=0.23",
         "python-ulid>=4",
         "rich>=15",
         "twisted[tls]>=26.10",

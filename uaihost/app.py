@@ -49,6 +49,7 @@ from uaihost.state import tasks as task_rows
 from uaihost.state.database import Database
 from uaihost.tunnels.table import TunnelTable
 from uaihost.tunnels.targets import PortTable
+from uaihost.web.lag import ReactorLag
 from uaihost.web.listeners import LocalListeners
 from uaihost.wire import frames, mux
 from uaihost.workspaces.attachments import Attachments
@@ -76,6 +77,7 @@ class Host(StagedService):
         self._settings = settings
         self._folders = Folders(settings.data_dir)
         self._connected: Deferred[None] = Deferred()
+        self._lag = ReactorLag(reactor)
 
     async def connected(self) -> None:
         """Returns once a bridge has been reached for the first time."""
@@ -100,6 +102,7 @@ class Host(StagedService):
             "commands": self._dispatch.running,
             "tunnels": self._tunnels.open_tunnels,
             "tasks": rows,
+            "reactorLag": self._lag.worst,
         }
 
     async def expose(self, task_id: str, ports: Mapping[str, int]) -> None:
@@ -110,11 +113,24 @@ class Host(StagedService):
         """End that."""
         await self._exposed.unexpose(task_id)
 
+    async def task(self, task_id: str) -> dict[str, Any]:
+        """Everything about one task."""
+        for row in (await self.status())["tasks"]:
+            if row["id"] == task_id:
+                return dict(row)
+        raise HostError(ErrorCode.NOT_FOUND, f"this host has no task {task_id[:64]!r}")
+
+    async def clean(self, dry_run: bool) -> dict[str, Any]:
+        """Free disk in the published order."""
+        raise HostError(ErrorCode.UNAVAILABLE, "nothing can be cleaned up yet")
+
     # start
 
     async def begin(self) -> None:
         settings, folders, reactor = self._settings, self._folders, self._reactor
         self.undo.append(DataLock(folders.lock).release)
+        self._lag.start()
+        self.undo.append(self._lag.stop)
         self._host_id = settings.host_id or _host_id(folders.root)
         engine_threads = self._threads("engine", ENGINE_THREADS)
         files = self._threads("files", FILE_THREADS)

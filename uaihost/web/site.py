@@ -8,7 +8,8 @@ reads, to requests that name this machine as their host (a guard against DNS reb
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from klein import Klein
@@ -18,6 +19,7 @@ from twisted.web.http import Request
 from twisted.web.server import Site
 
 from uaihost.errors import ErrorCode, HostError
+from uaihost.web import metrics
 
 log = Logger()
 
@@ -45,14 +47,21 @@ class Daemon(Protocol):
     async def unexpose(self, task_id: str) -> None:
         """End that."""
 
+    async def task(self, task_id: str) -> dict[str, Any]:
+        """Everything about one task; HostError `not_found`."""
+
+    async def clean(self, dry_run: bool) -> dict[str, Any]:
+        """Free disk in the published order; what went, or would go."""
+
 
 class LocalApi:
     """The routes; `readable_only` leaves out whatever changes something."""
 
     app = Klein()
 
-    def __init__(self, daemon: Daemon, *, readable_only: bool) -> None:
+    def __init__(self, daemon: Daemon, *, readable_only: bool, now: Callable[[], float] = time.time) -> None:
         self._daemon = daemon
+        self._now = now
         self._readable_only = readable_only
 
     def site(self, reactor: IReactorTime) -> Site:
@@ -71,6 +80,32 @@ class LocalApi:
         try:
             self._guard(request, changes=False)
             return _json(request, await self._daemon.status())
+        except HostError as error:
+            return _refuse(request, error)
+
+    @app.route("/metrics", methods=["GET"])
+    async def metrics(self, request: Request) -> bytes:
+        try:
+            self._guard(request, changes=False)
+            status = await self._daemon.status()
+        except HostError as error:
+            return _refuse(request, error)
+        request.setHeader("Content-Type", metrics.TYPE)
+        return metrics.exposition(status, self._now())
+
+    @app.route("/api/tasks/<task_id>", methods=["GET"])
+    async def task(self, request: Request, task_id: str) -> bytes:
+        try:
+            self._guard(request, changes=False)
+            return _json(request, await self._daemon.task(task_id))
+        except HostError as error:
+            return _refuse(request, error)
+
+    @app.route("/api/clean", methods=["POST"])
+    async def clean(self, request: Request) -> bytes:
+        try:
+            self._guard(request, changes=True)
+            return _json(request, await self._daemon.clean(_flag(request, "dryRun")))
         except HostError as error:
             return _refuse(request, error)
 
@@ -103,15 +138,28 @@ class LocalApi:
 
 
 def _ports(request: Request) -> dict[str, int]:
+    ports = _body(request).get("ports")
+    if isinstance(ports, dict) and all(type(port) is int for port in ports.values()):
+        return ports
+    raise HostError(ErrorCode.INVALID_ARGS, 'expected {"ports": {"NAME": PORT}}')
+
+
+def _flag(request: Request, name: str) -> bool:
+    value = _body(request).get(name)
+    if isinstance(value, bool):
+        return value
+    raise HostError(ErrorCode.INVALID_ARGS, f'expected {{"{name}": true}} or false')
+
+
+def _body(request: Request) -> dict[str, Any]:
+    """The JSON object of a request; an empty one when it is none."""
     assert request.content is not None
     body = request.content.read(MAX_BODY + 1)
     try:
-        ports = json.loads(body)["ports"] if len(body) <= MAX_BODY else None
-        if isinstance(ports, dict) and all(type(port) is int for port in ports.values()):
-            return ports
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    raise HostError(ErrorCode.INVALID_ARGS, 'expected {"ports": {"NAME": PORT}}')
+        found = json.loads(body) if len(body) <= MAX_BODY else None
+    except (ValueError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else {}
 
 
 def _json(request: Request, value: Any) -> bytes:

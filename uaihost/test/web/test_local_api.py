@@ -33,6 +33,14 @@ class FakeDaemon:
         if self.exposed.pop(task_id, None) is None:
             raise HostError(ErrorCode.NOT_FOUND, f"no exposed task {task_id}")
 
+    async def task(self, task_id: str) -> dict[str, Any]:
+        if task_id not in self.exposed:
+            raise HostError(ErrorCode.NOT_FOUND, f"this host has no task {task_id}")
+        return {"id": task_id, "status": "running"}
+
+    async def clean(self, dry_run: bool) -> dict[str, Any]:
+        return {"removed": [], "dryRun": dry_run}
+
 
 class ApiTests(SynchronousTestCase):
     def setUp(self) -> None:
@@ -64,6 +72,17 @@ class ApiTests(SynchronousTestCase):
 
     def test_health(self) -> None:
         self.assertEqual(self.ask("GET", "/healthz"), (200, {"ok": True}))
+
+    def test_one_task(self) -> None:
+        self.ask("PUT", "/api/exposed/k", {"ports": {"web": 80}})
+        self.assertEqual(self.ask("GET", "/api/tasks/k"), (200, {"id": "k", "status": "running"}))
+        self.assertEqual(self.ask("GET", "/api/tasks/other")[0], 404)
+
+    def test_cleaning_up(self) -> None:
+        answer = self.ask("POST", "/api/clean", {"dryRun": True})
+        self.assertEqual(answer, (200, {"removed": [], "dryRun": True}))
+        self.assertEqual(self.ask("POST", "/api/clean", {"dryRun": "yes"})[0], 400)
+        self.assertEqual(self.ask("POST", "/api/clean", {"dryRun": True}, readable_only=True)[0], 503)
 
     def test_a_task_is_exposed_and_not_any_more(self) -> None:
         self.assertEqual(self.ask("PUT", "/api/exposed/k", {"ports": {"web": 80}}), (200, {}))

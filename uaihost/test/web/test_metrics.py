@@ -1,0 +1,98 @@
+"""The figures as a Prometheus server reads them, and the reactor's lag."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from uaihost.web.lag import PERIOD, ReactorLag
+from uaihost.web.metrics import exposition
+from uaihost.wire.reasons import Reason
+
+WAITING = {"reason": "cloning", "text": "x", "since": 990_000, "percent": 43}
+STATUS: dict[str, Any] = {
+    "version": "1.2",
+    "hostId": "h",
+    "bridge": {"url": "ws://b", "state": "connected", "reason": "", "retryAt": None},
+    "outbox": 3,
+    "commands": 1,
+    "tunnels": 2,
+    "reactorLag": 0.25,
+    "egress": {"allowed": 7, "blocked": 2},
+    "disk": {"mirrors": 10, "images": 20},
+    "tasks": [
+        {
+            "id": "one",
+            "status": "running",
+            "usage": {"memoryBytes": 1024, "cpuPercent": 150.0},
+            "steps": [{"name": "clone shop", "elapsedMs": 1500}, {"name": "setup", "elapsedMs": None}],
+        },
+        {"id": "two", "status": "preparing", "waiting": WAITING},
+    ],
+}
+
+
+def read(status: dict[str, Any]) -> dict[tuple[str, ...], float]:
+    """Name and sorted label values to the value, as a scraper reads them."""
+    found = {}
+    for family in text_string_to_metric_families(exposition(status, 1000.0).decode()):
+        for sample in family.samples:
+            found[(sample.name, *sorted(sample.labels.values()))] = sample.value
+    return found
+
+
+class MetricsTests(SynchronousTestCase):
+    def test_every_figure(self) -> None:
+        found = read(STATUS)
+        for key, value in {
+            ("uaihost_info", "1.2"): 1,
+            ("uaihost_link_up",): 1,
+            ("uaihost_outbox_rows",): 3,
+            ("uaihost_commands_running",): 1,
+            ("uaihost_tunnels_open",): 2,
+            ("uaihost_reactor_lag_seconds",): 0.25,
+            ("uaihost_tasks", "running"): 1,
+            ("uaihost_tasks", "failed"): 0,
+            ("uaihost_task_memory_bytes", "one"): 1024,
+            ("uaihost_task_cpu_cores", "one"): 1.5,
+            ("uaihost_task_step_seconds", "clone shop", "one"): 1.5,
+            ("uaihost_tasks_waiting", "cloning"): 1,
+            ("uaihost_tasks_waiting", "memory"): 0,
+            ("uaihost_task_waiting_seconds", "cloning", "two"): 10,
+            ("uaihost_egress_connections_total", "blocked"): 2,
+            ("uaihost_disk_bytes", "images"): 20,
+        }.items():
+            self.assertEqual(found[key], value, key)
+        self.assertNotIn(("uaihost_task_step_seconds", "setup", "one"), found)
+
+    def test_every_reason_is_there_also_when_nothing_waits(self) -> None:
+        found = read({**STATUS, "tasks": []})
+        self.assertEqual({key[1] for key in found if key[0] == "uaihost_tasks_waiting"}, set(Reason))
+
+    def test_a_host_that_is_offline(self) -> None:
+        found = read({**STATUS, "bridge": {**STATUS["bridge"], "state": "waiting"}})
+        self.assertEqual(found[("uaihost_link_up",)], 0)
+
+    def test_what_is_not_known_yet_is_left_out(self) -> None:
+        bare = {
+            name: STATUS[name] for name in ("version", "bridge", "outbox", "commands", "tunnels", "tasks")
+        }
+        self.assertEqual(read(bare)[("uaihost_egress_connections_total", "blocked")], 0)
+
+
+class LagTests(SynchronousTestCase):
+    def test_the_worst_of_the_last_minute(self) -> None:
+        clock = Clock()
+        lag = ReactorLag(clock)
+        lag.start()
+        clock.pump([PERIOD] * 8)
+        self.assertEqual(lag.worst, 0.0)
+        clock.advance(PERIOD + 0.5)
+        self.assertAlmostEqual(lag.worst, 0.5)
+        clock.pump([PERIOD] * 300)
+        self.assertEqual(lag.worst, 0.0)
+        lag.stop()
+        self.assertEqual(clock.getDelayedCalls(), [])

@@ -1,0 +1,39 @@
+"""How late the reactor's timers fire: the one figure that shows that something blocked it."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+
+# Seconds between two looks, and looks that are remembered: the last minute.
+PERIOD = 0.25
+REMEMBERED = 240
+
+
+class ReactorLag:
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._late: deque[float] = deque(maxlen=REMEMBERED)
+        self._due = 0.0
+        self._loop = LoopingCall(self._look)
+        self._loop.clock = clock
+
+    @property
+    def worst(self) -> float:
+        """Seconds, of the last minute."""
+        return max(self._late, default=0.0)
+
+    def start(self) -> None:
+        self._due = self._clock.seconds() + PERIOD
+        self._loop.start(PERIOD, now=False)
+
+    def stop(self) -> None:
+        if self._loop.running:
+            self._loop.stop()
+
+    def _look(self) -> None:
+        now = self._clock.seconds()
+        self._late.append(max(0.0, now - self._due))
+        self._due = now + PERIOD
