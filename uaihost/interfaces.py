@@ -289,6 +289,12 @@ class Engine(Protocol):
     async def remove(self, task_id: str) -> None:
         """End and remove the task's container and network; what is not there is no error."""
 
+    async def sweep(self, known: set[str]) -> list[str]:
+        """Remove containers and networks of this host whose task is not in `known`; the tasks they had.
+
+        A task that is launched meanwhile must be in `known`.
+        """
+
     async def usage(self, task_id: str) -> Usage:
         """What it uses now; HostError `not_found` when it does not run."""
 

@@ -80,6 +80,9 @@ class DockerEngine:
     async def remove(self, task_id: str) -> None:
         await self._call(f"remove the container of task {task_id}", self._remove, task_id)
 
+    async def sweep(self, known: set[str]) -> list[str]:
+        return await self._call("remove what belongs to no task", self._sweep, frozenset(known))
+
     async def usage(self, task_id: str) -> Usage:
         found = await self.find(task_id)
         if found is None or found.state != "running":
@@ -144,17 +147,8 @@ class DockerEngine:
     def _launch(self, client: docker.APIClient, launch: Launch) -> Container:
         """The running container; whatever fails, nothing of it stays."""
         try:
-            found = self._find(client, launch.task_id)
-            if found is None:
+            if not self._wake(client, launch):
                 self._make(client, launch)
-            else:
-                try:
-                    self._wake(client, found)
-                except docker.errors.APIError as error:
-                    # Its network is gone, or its making was cut short: the work lies outside of it.
-                    log.warn("making the container of {task} anew: {error}", task=launch.task_id, error=error)
-                    self._remove(client, launch.task_id)
-                    self._make(client, launch)
             # The engine chooses new host ports at every start.
             started = self._find(client, launch.task_id)
         except Exception:
@@ -168,26 +162,49 @@ class DockerEngine:
             )
         return started
 
+    def _wake(self, client: docker.APIClient, launch: Launch) -> bool:
+        """Whether the task's container runs now. One that cannot go on is removed: the work lies outside.
+
+        One that runs is kept as it is; one that has to be started must fit the launch.
+        """
+        try:
+            inspected = client.inspect_container(self._name(launch.task_id))
+        except docker.errors.NotFound:
+            return False
+        state = inspected["State"]["Status"]
+        if state == "running":
+            return True
+        problem: object = "it was made with other settings"
+        # A paused one still has its processes.
+        if state == "paused" or spec.fits(inspected, launch, self._host_id):
+            try:
+                if state == "paused":
+                    client.unpause(inspected["Id"])
+                else:
+                    client.start(inspected["Id"])
+                return True
+            except docker.errors.APIError as error:
+                problem = error  # Its network is gone, or its making was cut short.
+        log.info("making the container of {task} anew: {problem}", task=launch.task_id, problem=problem)
+        self._remove(client, launch.task_id)
+        return False
+
     def _make(self, client: docker.APIClient, launch: Launch) -> None:
-        self._network(client, launch.task_id)
+        if launch.network == "own":
+            self._network(client, launch.task_id)
         config = spec.container_config(launch, self._host_id)
         made = client.create_container_from_config(config, self._name(launch.task_id))
         client.start(made["Id"])
 
-    def _wake(self, client: docker.APIClient, found: Container) -> None:
-        if found.state == "paused":
-            client.unpause(found.id)
-        elif found.state != "running":
-            client.start(found.id)
-
     def _network(self, client: docker.APIClient, task_id: str) -> None:
         name = self._name(task_id)
-        if client.networks(names=[name]):
-            # Left by a launch that was cut short. Names of networks need not be unique: never a second one.
-            self._remove_network(client, name)
         refused: set[str] = set()
         for _ in range(NETWORK_TRIES):
-            taken = spec.subnets(client.networks())
+            networks = client.networks()
+            if any(network["Name"] == name for network in networks):
+                # Left by a launch that was cut short. Names of networks need not be unique: never a second.
+                self._remove_network(client, name)
+            taken = spec.subnets(networks)
             subnet = spec.free_subnet(task_id, [*taken, *refused], self._pool)
             if subnet is None:
                 raise HostError(
@@ -199,6 +216,7 @@ class DockerEngine:
                 client.create_network(
                     name,
                     driver="bridge",
+                    options=spec.network_options(self._host_id, task_id),
                     ipam=ipam,
                     labels=spec.labels(self._host_id, task_id),
                 )
@@ -228,6 +246,16 @@ class DockerEngine:
             except docker.errors.NotFound:
                 pass  # Removed since it was listed.
         return found
+
+    def _sweep(self, client: docker.APIClient, known: frozenset[str]) -> list[str]:
+        ours = spec.filters(self._host_id)
+        found = {entry["Labels"][spec.LABEL_TASK] for entry in client.containers(all=True, filters=ours)}
+        # A launch that was cut short leaves a network alone.
+        found |= {entry["Labels"][spec.LABEL_TASK] for entry in client.networks(filters=ours)}
+        swept = sorted(found - known)
+        for task_id in swept:
+            self._remove(client, task_id)
+        return swept
 
     def _remove(self, client: docker.APIClient, task_id: str) -> None:
         name = self._name(task_id)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import json
 import re
 from collections.abc import Collection, Mapping
 from datetime import datetime
@@ -15,7 +16,7 @@ from typing import Any
 from uaihost.interfaces import Container, Launch, Usage
 
 # Raised when containers made by an older daemon would no longer fit what the daemon expects of them.
-SPEC_VERSION = "2"
+SPEC_VERSION = "3"
 
 LABEL_HOST = "uaihost.host"
 LABEL_TASK = "uaihost.task"
@@ -37,6 +38,9 @@ POOL = "10.213.0.0/16"
 # 13 usable addresses: a task has one container.
 SUBNET_PREFIX = 28
 
+# How the interface of a task's network begins on the host, by which firewall rules know it.
+BRIDGE_PREFIX = "uai-"
+
 # hostname(7): 64 bytes; shown in every shell's prompt, so short.
 HOSTNAME_LIMIT = 32
 
@@ -49,6 +53,11 @@ def container_name(host_id: str, task_id: str) -> str:
     """
     plain = re.fullmatch(r"[a-zA-Z0-9_.-]{1,64}", task_id)
     return f"uai-{_digest(host_id)}-{task_id if plain else _digest(task_id, 32)}"
+
+
+def bridge_name(host_id: str, task_id: str) -> str:
+    """The host's interface of the task's network: 12 of the 15 bytes that a name may have (netdevice(7))."""
+    return BRIDGE_PREFIX + _digest(f"{host_id}/{task_id}")
 
 
 def labels(host_id: str, task_id: str) -> dict[str, str]:
@@ -64,6 +73,7 @@ def filters(host_id: str) -> dict[str, list[str]]:
 def container_config(launch: Launch, host_id: str) -> dict[str, Any]:
     """The body of `POST /containers/create`.
 
+    Its label LABEL_SPEC is also a digest of all of it, by which a later launch knows whether it still fits.
     No ulimits: an engine without CAP_SYS_RESOURCE refuses them. `Mounts`, not `Binds`: a missing source is
     refused instead of made by root.
     """
@@ -71,7 +81,7 @@ def container_config(launch: Launch, host_id: str) -> dict[str, Any]:
     reachable = launch.ports if launch.network == "own" else ()
     ports = {f"{port}/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}] for port in reachable}
     limits = launch.limits
-    return {
+    config: dict[str, Any] = {
         "Image": launch.image,
         "Hostname": hostname(launch.task_id),
         "User": f"{launch.uid}:{launch.gid}",
@@ -111,11 +121,18 @@ def container_config(launch: Launch, host_id: str) -> dict[str, Any]:
             "RestartPolicy": {"Name": "no"},
         },
     }
+    config["Labels"][LABEL_SPEC] += "-" + _digest(json.dumps(config, sort_keys=True))
+    return config
 
 
 def network_ipam(subnet: str) -> dict[str, Any]:
     """The `IPAM` part of `POST /networks/create`."""
     return {"Driver": "default", "Config": [{"Subnet": subnet}]}
+
+
+def network_options(host_id: str, task_id: str) -> dict[str, str]:
+    """The `Options` part of `POST /networks/create`, for the driver `bridge`."""
+    return {"com.docker.network.bridge.name": bridge_name(host_id, task_id)}
 
 
 def hostname(task_id: str) -> str:
@@ -150,6 +167,12 @@ def subnets(networks: list[dict[str, Any]]) -> list[str]:
             if entry.get("Subnet"):
                 found.append(entry["Subnet"])
     return found
+
+
+def fits(inspected: Mapping[str, Any], launch: Launch, host_id: str) -> bool:
+    """Whether the container was made as this daemon would make it for `launch`."""
+    wanted = container_config(launch, host_id)["Labels"][LABEL_SPEC]
+    return bool(inspected["Config"]["Labels"].get(LABEL_SPEC) == wanted)
 
 
 def container(inspected: Mapping[str, Any]) -> Container:

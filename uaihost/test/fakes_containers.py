@@ -64,7 +64,7 @@ class FakeEngine:
             task_id=launch.task_id,
             state="running",
             # As the real one: a new host port at each start.
-            ports={port: next(self._ports) for port in launch.ports},
+            ports={port: next(self._ports) for port in launch.ports if launch.network == "own"},
             started_at=1_700_000_000_000,
         )
         self.containers[launch.task_id] = made
@@ -83,6 +83,13 @@ class FakeEngine:
         self._check()
         self.containers.pop(task_id, None)
         self.launches.pop(task_id, None)
+
+    async def sweep(self, known: set[str]) -> list[str]:
+        self._check()
+        swept = sorted(self.containers.keys() - known)
+        for task_id in swept:
+            await self.remove(task_id)
+        return swept
 
     async def usage(self, task_id: str) -> Usage:
         found = await self.find(task_id)
@@ -221,6 +228,21 @@ class Contract(TestCase):
         await engine.remove("one")
         self.assertIsNone(await engine.find("one"))
         self.assertEqual(await engine.all(), [])
+
+    async def test_what_belongs_to_no_known_task_is_swept(self) -> None:
+        engine = await self.engine()
+        one = await engine.launch(await self.launch_of("one"))
+        await engine.launch(await self.launch_of("two"))
+        self.assertEqual(await engine.sweep({"one", "never"}), ["two"])
+        self.assertEqual(await engine.sweep({"one", "never"}), [])
+        self.assertEqual(await engine.all(), [one])
+
+    async def test_without_a_network_nothing_is_published(self) -> None:
+        engine = await self.engine()
+        launch = attrs.evolve(await self.launch_of("one"), network="none")
+        made = await engine.launch(launch)
+        self.assertEqual((made.state, dict(made.ports)), ("running", {}))
+        self.assertEqual(await engine.launch(launch), made)
 
     async def test_a_failed_launch_leaves_nothing(self) -> None:
         engine = await self.engine()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import docker.errors
 import requests
 from twisted.internet.task import Clock
@@ -43,13 +44,17 @@ class Client:
         if self.problems.get(method):
             raise self.problems[method].pop(0)
 
-    def networks(self, names: list[str] | None = None) -> list[dict[str, Any]]:
+    def networks(self, names: list[str] | None = None, filters: Any = None) -> list[dict[str, Any]]:
         return [net for net in self.nets if names is None or any(name in net["Name"] for name in names)]
 
-    def create_network(self, name: str, driver: str, ipam: dict[str, Any], labels: dict[str, str]) -> None:
+    def create_network(self, name: str, ipam: dict[str, Any], **rest: Any) -> None:
         self.tried.append(ipam["Config"][0]["Subnet"])
         self._fail("create_network")
-        self.nets.append({"Name": name, "Id": f"net-{len(self.tried)}", "IPAM": ipam})
+        net = {"Name": name, "Id": f"net-{len(self.tried)}", "IPAM": ipam}
+        self.nets.append({**net, "Labels": rest["labels"], "Options": rest["options"]})
+
+    def containers(self, all: bool, filters: dict[str, list[str]]) -> list[dict[str, Any]]:
+        return [{"Labels": made["Config"]["Labels"]} for made in self.made.values()]
 
     def remove_network(self, identity: str) -> None:
         self._fail("remove_network")
@@ -141,6 +146,52 @@ class LaunchTests(TestCase):
         client.problems["start"] = [refusal(404, "network not found")]
         self.assertEqual(self.launched(client), "running")
         self.assertEqual([net["Name"] for net in client.nets], [NAME])
+
+    def test_one_that_has_to_be_started_must_fit_the_launch(self) -> None:
+        client = Client()
+        self.launched(client)
+        before = client.made[NAME]
+        other = attrs.evolve(LAUNCH, network="none")
+        self.successResultOf(self.engine(client).launch(other))
+        self.assertIs(client.made[NAME], before, "one that runs is kept")
+        before["State"]["Status"] = "exited"
+        self.successResultOf(self.engine(client).launch(LAUNCH))
+        self.assertIs(client.made[NAME], before, "one that fits is started")
+        before["State"]["Status"] = "exited"
+        self.successResultOf(self.engine(client).launch(other))
+        self.assertEqual(client.made[NAME]["Config"]["HostConfig"]["NetworkMode"], "none")
+        self.assertEqual(client.nets, [])
+
+    def test_one_of_an_older_version_is_made_anew_when_it_must_be_started(self) -> None:
+        client = Client()
+        self.launched(client)
+        old = client.made[NAME]
+        old["Config"]["Labels"][spec.LABEL_SPEC] = "2"
+        self.assertEqual(self.launched(client), "running")
+        self.assertIs(client.made[NAME], old)
+        old["State"]["Status"] = "exited"
+        self.assertEqual(self.launched(client), "running")
+        self.assertIsNot(client.made[NAME], old)
+        self.assertEqual(len(client.nets), 1)
+
+    def test_a_network_that_was_left_is_replaced_and_its_interface_is_named(self) -> None:
+        client = Client()
+        left = {"Name": NAME, "Id": "left", "IPAM": {}, "Labels": spec.labels("host", "one")}
+        client.nets.append(left)
+        self.launched(client)
+        [net] = client.nets
+        self.assertNotEqual(net["Id"], "left")
+        name = net["Options"]["com.docker.network.bridge.name"]
+        self.assertRegex(name, r"\Auai-[0-9a-f]{8}\Z")
+
+    def test_sweep_removes_containers_and_lone_networks(self) -> None:
+        client = Client()
+        for task_id in ("one", "two"):
+            self.successResultOf(self.engine(client).launch(attrs.evolve(LAUNCH, task_id=task_id)))
+        lone = {"Name": spec.container_name("host", "three"), "Id": "lone", "IPAM": {}}
+        client.nets.append({**lone, "Labels": spec.labels("host", "three")})
+        self.assertEqual(self.successResultOf(self.engine(client).sweep({"one"})), ["three", "two"])
+        self.assertEqual((list(client.made), [net["Name"] for net in client.nets]), ([NAME], [NAME]))
 
     def test_a_paused_one_goes_on(self) -> None:
         client = Client()

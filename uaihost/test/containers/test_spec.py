@@ -26,16 +26,46 @@ LAUNCH = Launch(
 
 
 class ConfigTests(TestCase):
+    def test_every_change_of_the_launch_changes_the_fingerprint(self) -> None:
+        changes: list[dict[str, Any]] = [
+            {},
+            {"network": "none"},
+            {"read_only": True},
+            {"env": {"A": "1"}},
+            {"mounts": ()},
+            {"image": "uaihost/small:abd"},
+            {"limits": Limits()},
+        ]
+        found = {
+            spec.container_config(attrs.evolve(LAUNCH, **change), "host")["Labels"]["uaihost.spec"]
+            for change in changes
+        }
+        self.assertEqual(len(found), len(changes))
+        made = {"Config": spec.container_config(LAUNCH, "host")}
+        self.assertTrue(spec.fits(made, attrs.evolve(LAUNCH, ports=(3000, 8100)), "host"))
+        self.assertFalse(spec.fits(made, attrs.evolve(LAUNCH, ports=(3000,)), "host"))
+
+    def test_a_bridge_s_name_fits_and_tells_tasks_and_hosts_apart(self) -> None:
+        names = {
+            spec.bridge_name(host, task) for host in ("a", "b" * 128) for task in ("one", "two", "x" * 64)
+        }
+        self.assertEqual(len(names), 6)
+        for name in names:
+            self.assertRegex(name, r"\Auai-[0-9a-f]{8}\Z")
+
     def test_the_whole_body(self) -> None:
         name = spec.container_name("host", "01jz")
+        config = spec.container_config(LAUNCH, "host")
+        fingerprint = config["Labels"].pop("uaihost.spec")
+        self.assertRegex(fingerprint, rf"\A{spec.SPEC_VERSION}-[0-9a-f]{{8}}\Z")
         self.assertEqual(
-            spec.container_config(LAUNCH, "host"),
+            config,
             {
                 "Image": "uaihost/small:abc",
                 "Hostname": "01jz",
                 "User": "1000:1001",
                 "Env": ["A=1", "B=2"],
-                "Labels": {"uaihost.host": "host", "uaihost.task": "01jz", "uaihost.spec": "2"},
+                "Labels": {"uaihost.host": "host", "uaihost.task": "01jz"},
                 "ExposedPorts": {"8100/tcp": {}, "3000/tcp": {}},
                 "HostConfig": {
                     "NetworkMode": name,
