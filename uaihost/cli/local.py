@@ -19,6 +19,7 @@ from urllib.parse import quote
 import click
 
 from uaihost import config
+from uaihost.cli.lines import line
 from uaihost.errors import ErrorCode, HostError
 from uaihost.offline import OfflineExposures
 from uaihost.paths import Folders
@@ -48,8 +49,7 @@ def status(as_json: bool) -> None:
     )
     click.echo(f"outbox  {answer['outbox']} waiting     tunnels {answer['tunnels']} open")
     for task in answer["tasks"]:
-        ports = " ".join(f"{port['name']}={port['hostPort']}" for port in task["previewPorts"])
-        click.echo(f"task    {task['id']}  {task['status']}  {ports}")
+        click.echo(f"task    {line(task, time.time())}")
 
 
 @click.command()
