@@ -23,7 +23,7 @@ def line(task: dict[str, Any], now: float) -> str:
 
 def wait(waiting: dict[str, Any], now: float) -> str:
     """What a task waits for: the reason's code, how far, why, how long it has and may still."""
-    text = waiting["reason"]
+    text = str(waiting["reason"])
     if waiting.get("percent") is not None:
         text += f" {waiting['percent']} %"
     if waiting.get("text"):
