@@ -20,9 +20,12 @@ TOKEN = "token-of-a-test"
 
 
 class Daemons:
-    """Bridge and host of one test. Every process started here is ended by `stop`, by its own id."""
+    """Bridge and host of one test. Every process started here is ended by `stop`, by its own id.
 
-    def __init__(self, folder: Path, docker_host: str, roots: list[Path]) -> None:
+    image: what tasks run in; the small one where nothing of the standard image is looked at.
+    """
+
+    def __init__(self, folder: Path, docker_host: str, roots: list[Path], image: str = "small") -> None:
         self.folder = folder
         self.port = free_port()
         self.host_data = folder / "host"
@@ -30,8 +33,8 @@ class Daemons:
         self.env = {
             **{name: os.environ[name] for name in ("PATH", "HOME", "UAI_BASE_IMAGE") if name in os.environ},
             "UAI_HOST_TOKEN": TOKEN,
-            "PYTHONPATH": "/tmp/real/head",
             "UAI_HOST_BRIDGE_PORT": str(self.port),
+            "UAI_TASK_IMAGE": image,
             "UAI_LOCAL_REPOSITORIES": os.pathsep.join(str(root) for root in roots),
             "DOCKER_HOST": docker_host,
             "UAI_HOST_UI_PORT": str(free_port()),

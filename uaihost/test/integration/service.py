@@ -38,6 +38,7 @@ class Service(ProcessProtocol):
             "UAI_HOST_TOKEN": TOKEN,
             "UAI_CLOUD_URL": url,
             "UAI_DATA_DIR": str(data),
+            "UAI_TASK_IMAGE": "small",
             # Nothing here needs an engine, and one that runs on this machine is not these tests' to use.
             "DOCKER_HOST": f"unix://{data}/no-engine.sock",
         }
