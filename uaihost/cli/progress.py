@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.status import Status
 
 from uaihost.errors import HostError
+from uaihost.interfaces import Doing
 
 
 class Steps:
@@ -47,9 +48,13 @@ class Step:
         self._console = console
         self.result = ""
 
-    def say(self, text: str) -> None:
-        """Progress in a few words; kept as lines of their own where there is no terminal."""
-        line = " ".join(text.split())[:160]
+    def say(self, what: str | Doing) -> None:
+        """Progress in a few words; lines are kept where there is no terminal, what work is at is not."""
+        if isinstance(what, Doing):
+            if not self._console.is_terminal:
+                return
+            what = what.text if what.percent is None else f"{what.percent} % {what.text}"
+        line = " ".join(what.split())[:160]
         if not line:
             return
         if self._console.is_terminal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from uaihost.blocking import Blocking
 from uaihost.containers import apt
 from uaihost.containers.client import connect, explained
 from uaihost.errors import ErrorCode, HostError
+from uaihost.interfaces import Doing, Say
+from uaihost.wire.reasons import Reason
 
 log = Logger()
 
@@ -51,7 +53,7 @@ class Base:
 
 
 class BaseImages:
-    """Gets the base image `wanted`. folder: where a made base is kept as a tar."""
+    """Gets the base image. wanted: its name; folder: where one that is made is kept as a tar."""
 
     def __init__(
         self,
@@ -68,36 +70,44 @@ class BaseImages:
         self._blocking = blocking
         self._docker_host = docker_host
         self._folder = folder
-        self._wanted = wanted
+        self.wanted = wanted
         self._environ = os.environ if environ is None else environ
         self._connect = connect
 
-    async def ensure(self, on_progress: Callable[[str], None]) -> Base:
+    async def ensure(self, on_progress: Say) -> Base:
         """The base image, in the engine.
 
         Raises:
             HostError: `unavailable`; the message says how to get one.
         """
-        # A base that was made stays in use: another one would build every image again.
-        names = [self._wanted, LOCAL] if self._wanted == DEFAULT else [self._wanted]
-        for name in names:
-            found = await self._inspect(name)
-            if found is not None:
-                return found
-        on_progress(f"pulling {self._wanted}")
+        found = await self.find()
+        if found is not None:
+            return found
+        on_progress(Doing(Reason.IMAGE_PULLING, f"pulling {self.wanted}"))
+        on_progress(f"pulling {self.wanted}")
         problem = await self._blocking.call(self._pull, on_progress)
         if problem is None:
-            return await self._present(self._wanted)
-        if self._wanted != DEFAULT:
+            return await self._present(self.wanted)
+        if self.wanted != DEFAULT:
             raise HostError(
                 ErrorCode.UNAVAILABLE,
-                f"the base image {self._wanted} is not there and cannot be pulled ({problem}): pull or load "
+                f"the base image {self.wanted} is not there and cannot be pulled ({problem}): pull or load "
                 "it, or leave UAI_BASE_IMAGE unset",
             )
         on_progress(f"no image registry answers ({problem}); making {LOCAL} from Debian packages")
         return await self.make(on_progress)
 
-    async def make(self, on_progress: Callable[[str], None]) -> Base:
+    async def find(self) -> Base | None:
+        """The base image if the engine has it; nothing is pulled or made."""
+        # A base that was made stays in use: another one would build every image again.
+        names = [self.wanted, LOCAL] if self.wanted == DEFAULT else [self.wanted]
+        for name in names:
+            found = await self._inspect(name)
+            if found is not None:
+                return found
+        return None
+
+    async def make(self, on_progress: Say) -> Base:
         """Make the local base image of Debian packages, whatever is there already."""
         tar = self._folder / f"base-{RELEASE}.tar"
         if not tar.exists() or time.time() - tar.stat().st_mtime > TAR_AGE:
@@ -126,7 +136,7 @@ class BaseImages:
 
         return await self._blocking.call(inspect)
 
-    def _pull(self, on_progress: Callable[[str], None]) -> str | None:
+    def _pull(self, on_progress: Say) -> str | None:
         """None when the image was pulled, else why not. Blocks for as long as it takes."""
         # The registry is asked for its description first: that call alone can have a short limit.
         for limit, ask in ((REGISTRY_LIMIT, self._described), (60, self._pulled)):
@@ -139,14 +149,25 @@ class BaseImages:
                 client.close()
         return None
 
-    def _described(self, client: docker.APIClient, _: Callable[[str], None]) -> None:
-        client.inspect_distribution(self._wanted)
+    def _described(self, client: docker.APIClient, _: Say) -> None:
+        client.inspect_distribution(self.wanted)
 
-    def _pulled(self, client: docker.APIClient, on_progress: Callable[[str], None]) -> None:
-        for entry in client.pull(self._wanted, stream=True, decode=True):
+    def _pulled(self, client: docker.APIClient, on_progress: Say) -> None:
+        # Of each layer: bytes that have come and bytes in all. Layers become known one after another.
+        layers: dict[str, tuple[int, int]] = {}
+        said = -1
+        for entry in client.pull(self.wanted, stream=True, decode=True):
             if entry.get("error"):
                 raise docker.errors.DockerException(entry["error"])
-            if not entry.get("progressDetail") and entry.get("status"):
+            detail = entry.get("progressDetail") or {}
+            if detail.get("total") and entry.get("status") == "Downloading":
+                layers[entry["id"]] = (detail.get("current", 0), detail["total"])
+                percent = _percent(layers.values())
+                if percent != said:
+                    said = percent
+                    doing = Doing(Reason.IMAGE_PULLING, f"pulling {self.wanted}", percent)
+                    self._reactor.callFromThread(on_progress, doing)
+            elif not detail and entry.get("status"):
                 self._reactor.callFromThread(on_progress, str(entry["status"]))
 
     def _import(self, tar: Path) -> None:
@@ -159,7 +180,7 @@ class BaseImages:
         finally:
             client.close()
 
-    async def _bootstrap(self, tar: Path, on_progress: Callable[[str], None]) -> None:
+    async def _bootstrap(self, tar: Path, on_progress: Say) -> None:
         env = apt.environment(self._environ)
         if shutil.which("mmdebstrap", path=env["PATH"]) is None:
             if os.geteuid() != 0 or shutil.which("apt-get", path=env["PATH"]) is None:
@@ -175,6 +196,7 @@ class BaseImages:
         memory = Path("/dev/shm")
         if memory.is_dir() and shutil.disk_usage(memory).free > MEMORY_ROOM:
             env["TMPDIR"] = str(memory)
+        on_progress(Doing(Reason.IMAGE_BUILDING, "making the base image of Debian packages"))
         on_progress("unpacking Debian packages")
         argv = ["mmdebstrap", "--quiet", "--format=tar", "--variant=minbase", f"--customize-hook={_SLIM}"]
         done = await children.run(self._reactor, [*argv, RELEASE, str(fresh)], env=env, timeout=MAKE_LIMIT)
@@ -186,3 +208,8 @@ class BaseImages:
                 + "\n".join(said),
             )
         fresh.rename(tar)
+
+
+def _percent(layers: Iterable[tuple[int, int]]) -> int:
+    came, size = (sum(numbers) for numbers in zip(*layers, strict=True))
+    return min(100, came * 100 // size)

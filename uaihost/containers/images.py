@@ -6,97 +6,89 @@ image), the machine's own certificate authorities (as `certs/`), the base image 
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
-import re
-import tarfile
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 import docker
 import docker.errors
-from twisted.internet.defer import DeferredLock
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from uaihost.blocking import Blocking
-from uaihost.containers.base import BaseImages
+from uaihost.containers.base import DEFAULT, BaseImages
 from uaihost.containers.client import connect, explained
+from uaihost.containers.image_build import build
+from uaihost.containers.image_inputs import Inputs, Versions, gather, read_versions
 from uaihost.errors import ErrorCode, HostError
+from uaihost.interfaces import Doing, Say
+from uaihost.wire.frames import Runtime
+from uaihost.wire.reasons import Reason
 
-REPOSITORY = "uaihost/small"
+__all__ = ["LABEL", "ImageInfo", "Images", "Inputs", "gather", "owner", "superseded"]
+
+log = Logger()
+
+# Says in the engine what kind of image of ours one is.
 LABEL = "uaihost.image"
+# Of a build's stage whose result is copied from: what is left of it is only a cache.
+STAGE_LABEL = "uaihost.stage"
 # Where Debian and Ubuntu keep authorities that the machine's owner added, a company proxy's for example.
 CERTIFICATES = Path("/usr/local/share/ca-certificates")
 # The user inside when the daemon is root.
 DEFAULT_UID = 1000
-# Seconds without a line from a build; apt-get is silent while it downloads.
-BUILD_LIMIT = 600
-# Lines of a failed step that are told.
-LAST_LINES = 12
+# Older images that stay after a newer one was built: the way back.
+KEPT = 1
+# Seconds in which an image that was built is left alone: a task may be about to start in it.
+GRACE = 3600.0
+# A build reaches outside as this machine does; never inputs, since they change nothing in the image.
+PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
 
-_STEP = re.compile(r"Step \d+/\d+ : ")
-# The builder's own bookkeeping, and its red for standard error.
-_NOISE = re.compile(r" ---> |Removing intermediate container ")
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+Builder = Callable[..., Coroutine[Any, Any, set[str]]]
 
 
 @attrs.frozen
-class Inputs:
-    """What an image is made from.
+class ImageInfo:
+    """An image of ours in the engine.
 
-    files: path in the build context to its content and whether it is executable. args: of the build.
+    reference: its name, or its id when another image took the name; size: bytes, what it shares included;
+    created: milliseconds since the epoch; current: what the inputs give now; in_use: a container is made
+    of it, running or not.
     """
 
-    files: Mapping[str, tuple[bytes, bool]]
-    args: Mapping[str, str]
-
-    def digest(self, base_id: str) -> str:
-        """Twelve hexadecimal digits that change with every input."""
-        sha = hashlib.sha256(base_id.encode())
-        for name, value in sorted(self.args.items()):
-            sha.update(f"\0{name}={value}".encode())
-        for path, (content, executable) in sorted(self.files.items()):
-            sha.update(f"\0{path}\0{executable:d}\0{len(content)}\0".encode())
-            sha.update(content)
-        return sha.hexdigest()[:12]
-
-    def context(self) -> bytes:
-        """The build context as a tar; the same bytes for the same inputs."""
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            folders = {str(parent) for path in self.files for parent in Path(path).parents} - {"."}
-            for name in sorted(folders | {"certs", "uai"}):
-                entry = tarfile.TarInfo(name)
-                entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-                tar.addfile(entry)
-            for path, (content, executable) in sorted(self.files.items()):
-                entry = tarfile.TarInfo(path)
-                entry.size, entry.mode = len(content), 0o755 if executable else 0o644
-                tar.addfile(entry, io.BytesIO(content))
-        return buffer.getvalue()
+    reference: str
+    kind: str
+    size: int
+    created: int
+    current: bool
+    in_use: bool
 
 
-def gather(image: Path, shim: Path, certificates: Path, uid: int, gid: int) -> Inputs:
-    """Read the inputs from disk. Blocks."""
-    files: dict[str, tuple[bytes, bool]] = {}
-    for path in sorted(image.rglob("*")):
-        if path.is_file() and path.name != "README.md" and "__pycache__" not in path.parts:
-            files[str(path.relative_to(image))] = _read(path)
-    for path in sorted(shim.glob("*.py")):
-        files[f"uai/{path.name}"] = (path.read_bytes(), False)
-    for path in sorted(certificates.rglob("*.crt")):
-        files[f"certs/{'-'.join(path.relative_to(certificates).parts)}"] = (path.read_bytes(), False)
-    return Inputs(files, {"DEV_UID": str(uid), "DEV_GID": str(gid)})
+def superseded(images: Sequence[ImageInfo], now: int, grace: float = GRACE, kept: int = KEPT) -> list[str]:
+    """What can go after a build: of each kind all but the current, the `kept` newest others, and any in use.
+
+    now: milliseconds since the epoch; what is younger than `grace` seconds stays.
+    """
+    gone = []
+    for kind in sorted({image.kind for image in images}):
+        others = [image for image in images if image.kind == kind and not image.current]
+        others.sort(key=lambda image: (image.created, image.reference), reverse=True)
+        gone += [
+            image.reference
+            for image in others[kept:]
+            if not image.in_use and now - image.created >= grace * 1000
+        ]
+    return gone
 
 
 class Images:
-    """Builds the task image. Two callers at once share one build.
+    """Builds the task image of one kind. Callers at the same time share one build.
 
-    image: the folder with the Dockerfile; shim: the programs for /opt/uai; uid, gid: the work
-    copies' owner's. blocking: threads of its own, since a build holds one for its duration.
+    image: the folder with the Dockerfile, its name is the kind; shim: the programs for /opt/uai; uid, gid:
+    the work copies' owner's. blocking: for files and the engine's short answers. environ: for proxies.
     """
 
     def __init__(
@@ -111,8 +103,12 @@ class Images:
         uid: int,
         gid: int,
         certificates: Path = CERTIFICATES,
+        environ: Mapping[str, str] | None = None,
         connect: Callable[..., docker.APIClient] = connect,
+        builder: Builder = build,
+        grace: float = GRACE,
     ) -> None:
+        self.kind = image.name
         self._reactor = reactor
         self._blocking = blocking
         self._docker_host = docker_host
@@ -122,76 +118,196 @@ class Images:
         self._uid = uid
         self._gid = gid
         self._certificates = certificates
+        self._environ = os.environ if environ is None else environ
         self._connect = connect
-        self._lock = DeferredLock()
+        self._builder = builder
+        self._grace = grace
+        self._running: dict[bool, _Shared] = {}
 
-    async def ensure(self, on_progress: Callable[[str], None]) -> str:
+    @property
+    def repository(self) -> str:
+        """The part of its references before the tag."""
+        return f"uaihost/{self.kind}"
+
+    def runtimes(self) -> Sequence[Runtime]:
+        """What the image brings for the work on a repository, by name. Reads one small file."""
+        return self._versions().advertised(self._base.wanted == DEFAULT)
+
+    def agents(self) -> dict[str, str]:
+        """The agents' programs in it: name to version. Reads one small file."""
+        return dict(self._versions().agents)
+
+    async def ensure(self, on_progress: Say) -> str:
         """The image's reference; it is built first when the engine does not have it.
-
-        on_progress: is told each line of the build.
 
         Raises:
             HostError: `unavailable`, with the last lines of the step that failed.
         """
-        await self._lock.acquire()
-        try:
-            base = await self._base.ensure(on_progress)
-            inputs = await self._blocking.call(
-                gather, self._image, self._shim, self._certificates, self._uid, self._gid
-            )
-            tag = f"{REPOSITORY}:{inputs.digest(base.id)}"
-            await self._blocking.call(self._have, tag, base.name, inputs, on_progress)
-            return tag
-        finally:
-            self._lock.release()
+        return await self.build(on_progress)
 
-    def _have(self, tag: str, base: str, inputs: Inputs, on_progress: Callable[[str], None]) -> None:
-        """Build unless it is there. Blocks for as long as a build takes."""
-        client = self._connect(self._docker_host, BUILD_LIMIT)
+    async def build(self, on_progress: Say, force: bool = False) -> str:
+        """As `ensure`; force: build it anew without the engine's cache, whether it is there or not.
+
+        A build that nobody waits for any more, because each caller was cancelled, stops.
+        """
+        shared = self._running.get(force)
+        if shared is None or shared.over:
+            shared = self._running[force] = _Shared(lambda say: self._make(say, force))
+        return await shared.join(on_progress)
+
+    async def list(self) -> Sequence[ImageInfo]:
+        """The images of this kind in the engine, newest first."""
+        base = await self._base.find()
+        current = None if base is None else self._tag(await self._inputs(), base.id)
+        return await self._blocking.call(self._with_client, "list the images", self._look, current)
+
+    async def remove(self, reference: str) -> None:
+        """Remove one of our images, of any kind.
+
+        Raises:
+            HostError: `not_found`; `conflict`: a container is made of it; `invalid_args`: it is not ours.
+        """
+
+        def remove(client: docker.APIClient) -> None:
+            labels = client.inspect_image(reference)["Config"].get("Labels") or {}
+            if LABEL not in labels:
+                raise HostError(ErrorCode.INVALID_ARGS, f"{reference} is no image of uaihost; it stays")
+            client.remove_image(reference)
+
+        await self._blocking.call(self._with_client, f"remove the image {reference}", remove)
+
+    # the build
+
+    async def _make(self, say: Say, force: bool) -> str:
+        base = await self._base.ensure(say)
+        inputs = await self._inputs()
+        tag = self._tag(inputs, base.id)
+        if not force and await self._blocking.call(self._with_client, f"look for {tag}", _has, tag):
+            return tag
+        say(Doing(Reason.IMAGE_BUILDING, f"building {tag}", 0))
+        say(f"building {tag}")
+        layers = await self._builder(
+            self._reactor,
+            self._docker_host,
+            await self._blocking.call(inputs.context),
+            tag=tag,
+            args={"BASE": base.name, **inputs.args, **self._proxies()},
+            labels={LABEL: self.kind},
+            cached=not force,
+            say=say,
+        )
         try:
-            try:
-                client.inspect_image(tag)
-            except docker.errors.NotFound:
-                self._build(client, tag, base, inputs, on_progress)
+            await self._blocking.call(self._with_client, "remove older images", self._tidy, tag, layers)
+        except HostError as error:
+            # The image is there; what is left over is removed after the next build.
+            log.warn("older images stay: {why}", why=error.message)
+        return tag
+
+    async def _inputs(self) -> Inputs:
+        return await self._blocking.call(
+            gather, self._image, self._shim, self._certificates, self._uid, self._gid
+        )
+
+    def _tag(self, inputs: Inputs, base_id: str) -> str:
+        return f"{self.repository}:{inputs.digest(base_id)}"
+
+    def _proxies(self) -> dict[str, str]:
+        return {name: value for name, value in self._environ.items() if value and name.lower() in PROXIES}
+
+    def _versions(self) -> Versions:
+        return read_versions(self._image)
+
+    # in the threads of `blocking`
+
+    def _with_client(self, doing: str, work: Callable[..., Any], *args: Any) -> Any:
+        client = self._connect(self._docker_host)
+        try:
+            return work(client, *args)
         except Exception as error:
-            raise explained(error, f"build the image {tag}") from error
+            raise explained(error, doing) from error
         finally:
             client.close()
 
-    def _build(
-        self,
-        client: docker.APIClient,
-        tag: str,
-        base: str,
-        inputs: Inputs,
-        on_progress: Callable[[str], None],
-    ) -> None:
-        self._reactor.callFromThread(on_progress, f"building {tag}")
-        entries = client.build(
-            fileobj=io.BytesIO(inputs.context()),
-            custom_context=True,
-            tag=tag,
-            buildargs={"BASE": base, **inputs.args},
-            labels={LABEL: "small"},
-            rm=True,
-            forcerm=True,
-            decode=True,
-        )
-        step: deque[str] = deque(maxlen=LAST_LINES)
-        for entry in entries:
-            for line in _COLOUR.sub("", str(entry.get("stream") or "")).splitlines():
-                if not line.strip() or _NOISE.match(line):
-                    continue
-                if _STEP.match(line):
-                    step.clear()
-                step.append(line.rstrip())
-                self._reactor.callFromThread(on_progress, line.rstrip())
-            if entry.get("error"):
-                raise HostError(
-                    ErrorCode.UNAVAILABLE,
-                    f"the task image could not be built: {entry['error'].strip()}. Its last lines:\n"
-                    + "\n".join(step),
-                )
+    def _look(self, client: docker.APIClient, current: str | None) -> Sequence[ImageInfo]:
+        used = {container["ImageID"] for container in client.containers(all=True)}
+        found = [
+            ImageInfo(
+                reference=name,
+                kind=self.kind,
+                size=int(image["Size"]),
+                created=int(image["Created"]) * 1000,
+                current=name == current,
+                in_use=image["Id"] in used,
+            )
+            for image in client.images(filters={"label": f"{LABEL}={self.kind}"})
+            for name in _names(image)
+        ]
+        return sorted(found, key=lambda image: (-image.created, image.reference))
+
+    def _tidy(self, client: docker.APIClient, current: str, layers: set[str]) -> None:
+        """Remove what a build made superfluous. The caches that this one used stay."""
+        now = int(self._reactor.seconds() * 1000)
+        gone = superseded(self._look(client, current), now, self._grace)
+        for image in client.images(filters={"dangling": True, "label": STAGE_LABEL}):
+            identity = str(image["Id"])
+            young = now - int(image["Created"]) * 1000 < self._grace * 1000
+            if identity.removeprefix("sha256:")[:12] not in layers and not young:
+                gone.append(identity)
+        for reference in gone:
+            try:
+                client.remove_image(reference)
+            except docker.errors.APIError as error:
+                # A container was made of it a moment ago, or another host removed it.
+                log.debug("{reference} stays: {why}", reference=reference, why=str(error))
+
+
+class _Shared:
+    """One run of a coroutine for everybody who joins; it is cancelled when the last of them was.
+
+    over: nobody can join any more.
+    """
+
+    def __init__(self, work: Callable[[Say], Coroutine[Any, Any, str]]) -> None:
+        self.over = False
+        self._begin = work
+        self._work: Deferred[None] | None = None
+        self._waiting: dict[Deferred[str], Say] = {}
+        self._last: Doing | None = None
+
+    async def join(self, say: Say) -> str:
+        """The result; `say` hears what is said from now on, and first what it is at."""
+        mine: Deferred[str] = Deferred(self._leave)
+        self._waiting[mine] = say
+        if self._work is None:
+            self._work = Deferred.fromCoroutine(self._begin(self._say)).addCallbacks(self._done, self._failed)
+        elif self._last is not None:
+            say(self._last)
+        return await mine
+
+    def _say(self, what: str | Doing) -> None:
+        if isinstance(what, Doing):
+            self._last = what
+        for say in list(self._waiting.values()):
+            say(what)
+
+    def _leave(self, mine: Deferred[str]) -> None:
+        self._waiting.pop(mine, None)
+        if not self._waiting and self._work is not None:
+            self.over = True
+            self._work.cancel()
+
+    def _done(self, reference: str) -> None:
+        for mine in self._end():
+            mine.callback(reference)
+
+    def _failed(self, failure: Failure) -> None:
+        for mine in self._end():
+            mine.errback(failure)
+
+    def _end(self) -> Iterable[Deferred[str]]:
+        self.over = True
+        waiting, self._waiting = list(self._waiting), {}
+        return waiting
 
 
 def owner() -> tuple[int, int]:
@@ -200,5 +316,15 @@ def owner() -> tuple[int, int]:
     return (uid, gid) if uid != 0 else (DEFAULT_UID, DEFAULT_UID)
 
 
-def _read(path: Path) -> tuple[bytes, bool]:
-    return path.read_bytes(), bool(path.stat().st_mode & 0o100)
+def _has(client: docker.APIClient, reference: str) -> bool:
+    try:
+        client.inspect_image(reference)
+    except docker.errors.NotFound:
+        return False
+    return True
+
+
+def _names(image: Mapping[str, Any]) -> list[str]:
+    """The image's names; its id when it has none."""
+    names = [name for name in image.get("RepoTags") or [] if name != "<none>:<none>"]
+    return names or [str(image["Id"])]

@@ -96,7 +96,7 @@ class Waiting:
             head += f"Content-Type: application/json\r\nContent-Length: {len(text)}\r\n"
         protocol = Collected(head.encode() + b"\r\n" + text, limit)
         try:
-            await self._endpoint().connect(Factory.forProtocol(lambda: protocol))
+            await self.endpoint().connect(Factory.forProtocol(lambda: protocol))
         except (ConnectError, OSError) as error:
             raise HostError(
                 ErrorCode.UNAVAILABLE,
@@ -119,7 +119,8 @@ class Waiting:
         """An answer that is JSON; see `request`."""
         return json.loads(await self.request(method, path, None, timeout=timeout, limit=HEAD_LIMIT * 16))
 
-    def _endpoint(self) -> IStreamClientEndpoint:
+    def endpoint(self) -> IStreamClientEndpoint:
+        """Where the engine listens; HostError `unavailable` for an address of another kind."""
         parts = urlsplit(self._docker_host)
         if parts.scheme == "unix":
             return UNIXClientEndpoint(self._reactor, parts.path, timeout=CONNECT_LIMIT)

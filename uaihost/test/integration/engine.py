@@ -18,6 +18,7 @@ from uaihost.containers.base import BaseImages
 from uaihost.containers.daemon import DockerEngine
 from uaihost.containers.images import Images, owner
 from uaihost.containers.setup import find_or_start_engine
+from uaihost.interfaces import Doing
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 # Where `uaihost up` keeps an engine of its own; a test must not start a second one elsewhere.
@@ -50,8 +51,10 @@ async def real_engine(case: TestCase, host_id: str | None = None) -> DockerEngin
     return engine
 
 
-def make_images(case: TestCase, address: str, uid: int | None = None, gid: int | None = None) -> Images:
-    """The task image's builder on this checkout."""
+def make_images(
+    case: TestCase, address: str, uid: int | None = None, gid: int | None = None, kind: str = "small"
+) -> Images:
+    """The builder of a task image on this checkout."""
     threads = Threads(reactor, "test-images", 1)  # type: ignore[arg-type]
     case.addCleanup(threads.stop)
     base = BaseImages(reactor, threads, address, ENGINE_FOLDER)
@@ -61,7 +64,7 @@ def make_images(case: TestCase, address: str, uid: int | None = None, gid: int |
         threads,
         address,
         base,
-        image=CHECKOUT / "images" / "small",
+        image=CHECKOUT / "images" / kind,
         shim=CHECKOUT / "uaihost" / "shim",
         uid=mine[0] if uid is None else uid,
         gid=mine[1] if gid is None else gid,
@@ -73,5 +76,10 @@ async def task_image(case: TestCase) -> str:
     return await make_images(case, await docker_host()).ensure(_quiet)
 
 
-def _quiet(_: str) -> None:
+async def standard_image(case: TestCase) -> str:
+    """The reference of the standard image: built when it is missing, about 100 s without a cache."""
+    return await make_images(case, await docker_host(), kind="standard").ensure(_quiet)
+
+
+def _quiet(_: str | Doing) -> None:
     """Progress is for people."""
