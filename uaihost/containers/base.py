@@ -211,5 +211,7 @@ class BaseImages:
 
 
 def _percent(layers: Iterable[tuple[int, int]]) -> int:
-    came, size = (sum(numbers) for numbers in zip(*layers, strict=True))
+    came = size = 0
+    for now, whole in layers:
+        came, size = came + now, size + whole
     return min(100, came * 100 // size)
