@@ -36,7 +36,7 @@ from uaihost.containers.images import Images, owner
 from uaihost.containers.readiness import Readiness
 from uaihost.errors import ErrorCode, HostError
 from uaihost.events import EventJournal
-from uaihost.interfaces import Limits
+from uaihost.interfaces import Limits, Say
 from uaihost.link.endpoint import bridge_endpoint
 from uaihost.link.link import Hooks, Link, LinkState
 from uaihost.link.outbound import Outbound
@@ -307,8 +307,8 @@ def engine_address(settings: Settings) -> str:
     return SYSTEM_SOCKET
 
 
-def task_images(reactor: Any, blocking: Threads, settings: Settings) -> Images:
-    """Who builds the task image under these settings."""
+def task_images(reactor: Any, blocking: Threads, settings: Settings, kind: str = "small") -> Images:
+    """Who builds the task image of that kind under these settings."""
     docker_host = engine_address(settings)
     uid, gid = owner()
     return Images(
@@ -316,14 +316,14 @@ def task_images(reactor: Any, blocking: Threads, settings: Settings) -> Images:
         blocking,
         docker_host,
         BaseImages(reactor, blocking, docker_host, settings.data_dir / "images", settings.base_image),
-        image=data_files("images") / "small",
+        image=data_files("images") / kind,
         shim=Path(__file__).parent / "shim",
         uid=uid,
         gid=gid,
     )
 
 
-async def prepare_images(reactor: Any, settings: Settings, on_progress: Callable[[str], None]) -> str:
+async def prepare_images(reactor: Any, settings: Settings, on_progress: Say) -> str:
     """Build the task image if it is missing; its reference."""
     threads = Threads(reactor, "images", 1)
     try:
