@@ -68,9 +68,23 @@ METADATA_ADDRESSES = (("169.254.169.254", 80), ("100.100.100.200", 80), ("fd00:e
 
 
 class _Firewall(Protocol):
-    allow: Sequence[Allowed]
+    @property
+    def allow(self) -> Sequence[Allowed]: ...
 
     async def apply(self) -> FirewallState: ...
+
+
+class Bait(Protocol):
+    """Two ports of the host that exist to be attacked: `wide` on all addresses, `loopback` on one."""
+
+    wide: int
+    loopback: int
+
+    async def answers(self, address: str, port: int) -> bool:
+        """Whether one is reached there from the host itself."""
+
+    def close(self) -> None:
+        """Listen no more."""
 
 
 class _Greeting(Connection):
@@ -98,7 +112,7 @@ class _Listener(Connection):
 
 
 class Canaries:
-    """Two ports of the host that exist to be attacked, one on all addresses and one on loopback."""
+    """Real ones (provides Bait). Each says a word that nobody else knows."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -115,7 +129,6 @@ class Canaries:
         self.loopback = int(self._loopback.getHost().port)
 
     async def answers(self, address: str, port: int) -> bool:
-        """Whether the canary is reached there from the host itself."""
         listener = _Listener()
         endpoint = TCP4ClientEndpoint(self._reactor, address, port, timeout=CANARY_LIMIT)
         try:
@@ -147,7 +160,7 @@ class Isolation:
         *,
         services: Callable[[], Mapping[str, int]] = dict,
         look: Callable[[], Surroundings] = look,
-        canaries: Callable[[Any], Canaries] = Canaries,
+        canaries: Callable[[Any], Bait] = Canaries,
     ) -> None:
         self._engine = engine
         self._firewall = firewall
@@ -167,9 +180,11 @@ class Isolation:
         """
         try:
             return await self._check(task_id, network, uid, gid, limits)
-        except (HostError, ValueError, TimeoutError, OSError) as error:
+        except TimeoutError:
+            said = f"no answer in {PROBE_LIMIT:.0f} s"
+        except (HostError, ValueError, OSError) as error:
             said = error.message if isinstance(error, HostError) else str(error)
-            return failed(f"the container could not be looked at: {said or 'no answer in time'}", self._now())
+        return failed(f"the container could not be looked at: {said}", self._now())
 
     async def _check(
         self, task_id: str, network: Network, uid: int, gid: int, limits: Limits | None
@@ -207,7 +222,7 @@ class Isolation:
             )
         return state
 
-    def _targets(self, task_id: str, around: Surroundings, canaries: Canaries) -> list[Target]:
+    def _targets(self, task_id: str, around: Surroundings, canaries: Bait) -> list[Target]:
         """What the probe tries; what the owner lets through is marked."""
         bridge = spec.bridge_name(self._host_id, task_id)
         own = ["gateway", *around.own()[:OWN_ADDRESSES]]
@@ -228,7 +243,7 @@ class Isolation:
         through = any(entry.covers(target.address, target.port) for entry in entries)
         return attrs.evolve(target, permitted=through)
 
-    async def _proven(self, around: Surroundings, canaries: Canaries) -> frozenset[str]:
+    async def _proven(self, around: Surroundings, canaries: Bait) -> frozenset[str]:
         """The kinds of targets that really are there to be reached, tried from the host."""
         wide = [canaries.answers(address, canaries.wide) for address in ("127.0.0.1", *around.own()[:1])]
         tried = [*wide, canaries.answers("127.0.0.1", canaries.loopback)]

@@ -21,6 +21,8 @@ Network = Literal["own", "none"]
 ANSWER_LIMIT = 1 << 20
 # Of what is found where nothing should be, as many are named.
 NAMED = 4
+# Characters of one such name.
+NAME_LIMIT = 120
 
 # Mounted by the engine itself: targets, and folders whose parts it masks.
 ENGINE_MOUNTS = frozenset(
@@ -200,7 +202,12 @@ def _wants(good: bool, detail: str, fault: str, required: bool = True) -> _Findi
 
 def _none(found: Sequence[str], detail: str, fault: str) -> _Finding:
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-    return _wants(not found, detail, f"{fault}: {', '.join(found[:NAMED])}{more}")
+    return _wants(not found, detail, f"{fault}: {', '.join(map(_plain, found[:NAMED]))}{more}")
+
+
+def _plain(text: str) -> str:
+    """A name from inside as part of a line."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text[:NAME_LIMIT])
 
 
 def _user(seen: Seen, asked: Asked) -> _Finding:
@@ -255,8 +262,12 @@ def _own_network(seen: Seen, asked: Asked) -> _Finding:
     most = 1 if asked.network == "own" else 0
     if not mine or mine == asked.namespaces.get("net") or others is None:
         return _wants(False, "", "it uses the machine's network")
-    said = f"its own, {', '.join(others)}" if others else "none, only loopback"
-    return _wants(len(others) <= most, said, f"it has more interfaces than expected: {', '.join(others)}")
+    said = f"its own, {', '.join(map(_plain, others))}" if others else "none, only loopback"
+    return _wants(
+        len(others) <= most,
+        said,
+        f"it has more interfaces than expected: {', '.join(map(_plain, others[:NAMED]))}",
+    )
 
 
 def _root(seen: Seen, _: Asked) -> _Finding:
