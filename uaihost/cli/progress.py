@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.status import Status
+from twisted.internet.defer import CancelledError
 
 from uaihost.errors import HostError
 from uaihost.interfaces import Doing
@@ -29,6 +30,7 @@ class Steps:
                 yield current
             except BaseException as error:
                 what = error.message if isinstance(error, HostError) else (str(error) or type(error).__name__)
+                what = "interrupted" if isinstance(error, CancelledError) else what
                 self._console.print(f"[red]✗[/] {name}: ", end="")
                 self._console.print(what, markup=False, highlight=False, soft_wrap=True)
                 raise
