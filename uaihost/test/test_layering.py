@@ -95,6 +95,7 @@ class LayeringTests(TestCase):
     def test_the_pure_rooms_know_no_twisted(self) -> None:
         pure = [*PACKAGE.glob("wire/*.py"), *PACKAGE.glob("shim/*.py")]
         pure += [PACKAGE / name for name in ("tunnels/head.py", "containers/spec.py", "agents/mock.py")]
+        pure += [PACKAGE / "egress" / name for name in ("names.py", "policy.py", "heads.py")]
         impure = [
             str(path.relative_to(PACKAGE))
             for path in pure
