@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
+import h11
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import Factory
-from twisted.protocols.basic import LineReceiver
+from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
 from uaihost.containers.waiting import Waiting
@@ -111,12 +111,16 @@ async def build(
             "forcerm": "1",
         }
     )
-    # HTTP/1.0: the answer ends with the connection and is not chunked.
-    head = (
-        f"POST /build?{query} HTTP/1.0\r\nHost: docker\r\nContent-Type: application/x-tar\r\n"
-        f"Content-Length: {len(context)}\r\n\r\n"
+    request = h11.Request(
+        method="POST",
+        target=f"/build?{query}",
+        headers=[
+            ("Host", "docker"),
+            ("Content-Type", "application/x-tar"),
+            ("Content-Length", str(len(context))),
+        ],
     )
-    protocol = _Answer(reactor, head.encode() + context, say)
+    protocol = _Answer(reactor, request, context, say)
     try:
         await Waiting(reactor, docker_host).endpoint().connect(Factory.forProtocol(lambda: protocol))
     except (ConnectError, OSError) as error:
@@ -127,57 +131,75 @@ async def build(
     return protocol.log.layers
 
 
-class _Answer(LineReceiver):
-    """The request, and its answer as it comes. done: fires with None when the image is there."""
+class _Answer(Protocol):
+    """The request, and its answer as it comes. done: fires with None when the image is there.
 
-    delimiter = b"\n"
-    MAX_LENGTH = LINE_LIMIT
+    HTTP/1.1 without `Connection: close`: else the engine does not notice that its client has gone, and the
+    build goes on.
+    """
 
-    def __init__(self, reactor: Any, request: bytes, say: Say) -> None:
+    def __init__(self, reactor: Any, request: h11.Request, context: bytes, say: Say) -> None:
         self.log = BuildLog()
         self.done: Deferred[None] = Deferred(lambda _: self._close())
         self._reactor = reactor
         self._request = request
+        self._context = context
         self._say = say
+        self._http = h11.Connection(h11.CLIENT)
+        self._status = 0
+        self._line = bytearray()
         self._timer: IDelayedCall | None = None
-        self._status: int | None = None
-        self._in_head = True
 
     def connectionMade(self) -> None:
         assert self.transport is not None
-        self.transport.write(self._request)
-        self._request = b""
+        for event in (self._request, h11.Data(data=self._context), h11.EndOfMessage()):
+            self.transport.write(self._http.send(event) or b"")
+        self._context = b""
         self._timer = self._reactor.callLater(SILENCE, self._silent)
 
     def dataReceived(self, data: bytes) -> None:
+        if self.done.called:
+            return
         assert self._timer is not None
-        if self._timer.active():
-            self._timer.reset(SILENCE)
-        super().dataReceived(data)
-
-    def lineReceived(self, line: bytes) -> None:
-        line = line.strip()
-        if self._status is None:
-            words = line.split(b" ", 2)
-            self._status = int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
-        elif self._in_head:
-            self._in_head = line != b""
-        elif line and not self.done.called:
-            self._entry(line)
-
-    def lineLengthExceeded(self, line: bytes) -> None:
-        self._fail(HostError(ErrorCode.UNAVAILABLE, "the container engine sent a line beyond all bounds"))
+        self._timer.reset(SILENCE)
+        try:
+            self._http.receive_data(data)
+            while not self.done.called:
+                event = self._http.next_event()
+                if isinstance(event, h11.Response):
+                    self._status = event.status_code
+                elif isinstance(event, h11.Data):
+                    self._text(bytes(event.data))
+                elif isinstance(event, h11.EndOfMessage):
+                    self._close()
+                    self._ended()
+                elif not isinstance(event, h11.InformationalResponse):
+                    break
+        except h11.RemoteProtocolError as error:
+            self._fail(HostError(ErrorCode.UNAVAILABLE, f"the container engine does not speak HTTP: {error}"))
 
     def connectionLost(self, reason: Failure = Failure(ConnectError())) -> None:  # noqa: B008
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        if self.done.called:
-            return
+        if not self.done.called:
+            self._ended()
+
+    def _ended(self) -> None:
         if self.log.image is not None:
             self.done.callback(None)
         else:
             said = "the container engine ended the connection while it built an image"
             self.done.errback(HostError(ErrorCode.UNAVAILABLE, said))
+
+    def _text(self, data: bytes) -> None:
+        self._line += data
+        *lines, rest = self._line.split(b"\n")
+        self._line = rest
+        for line in lines:
+            if line.strip() and not self.done.called:
+                self._entry(bytes(line))
+        if len(rest) > LINE_LIMIT:
+            self._fail(HostError(ErrorCode.UNAVAILABLE, "the container engine sent a line beyond all bounds"))
 
     def _entry(self, line: bytes) -> None:
         try:
@@ -194,9 +216,8 @@ class _Answer(LineReceiver):
             self._fail(error)
 
     def _silent(self) -> None:
-        self._fail(
-            HostError(ErrorCode.TIMEOUT, f"the build of an image said nothing for {SILENCE} s; try again")
-        )
+        said = f"the build of an image said nothing for {SILENCE} s; try again"
+        self._fail(HostError(ErrorCode.TIMEOUT, said))
 
     def _fail(self, error: HostError) -> None:
         self._close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import h11
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
@@ -12,12 +13,15 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from uaihost.containers.image_build import LAST_LINES, SILENCE, BuildLog, _Answer
+from uaihost.containers.image_build import LAST_LINES, LINE_LIMIT, SILENCE, BuildLog, _Answer
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Doing
 from uaihost.wire.reasons import Reason
 
-OK = b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
+
+
+REQUEST = h11.Request(method="POST", target="/", headers=[("Host", "x"), ("Content-Length", "3")])
 
 
 class BuildLogTests(TestCase):
@@ -67,7 +71,7 @@ class AnswerTests(TestCase):
         self.clock = Clock()
         self.said: list[str | Doing] = []
         self.transport = StringTransport()
-        self.answer = _Answer(self.clock, b"POST", self.said.append)
+        self.answer = _Answer(self.clock, REQUEST, b"tar", self.said.append)
         self.answer.makeConnection(self.transport)
 
     def sends(self, *entries: dict[str, Any], head: bytes = OK) -> None:
@@ -84,12 +88,17 @@ class AnswerTests(TestCase):
         return error
 
     def test_what_comes_in_pieces_is_said_as_it_comes(self) -> None:
-        self.assertEqual(self.transport.value(), b"POST")
-        whole = OK + b'{"stream": "one\\n"}\r\n{"aux": {"ID": "sha256:1"}}\r\n'
+        self.assertEqual(
+            self.transport.value(), b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\ntar"
+        )
+        body = b'{"stream": "one\\n"}\r\n{"aux": {"ID": "sha256:1"}}\r\n'
+        chunks = b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (5, body[:5], len(body) - 5, body[5:])
+        whole = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
         for at in range(len(whole)):
             self.answer.dataReceived(whole[at : at + 1])
+            self.assertEqual(self.answer.done.called, at == len(whole) - 1)
         self.assertEqual(self.said, ["one"])
-        self.assertNoResult(self.answer.done)
+        self.assertTrue(self.transport.disconnected)
         self.ends()
         self.assertIsNone(self.successResultOf(self.answer.done))
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -102,7 +111,7 @@ class AnswerTests(TestCase):
             self.assertIn("ended the connection", self.failure().message)
 
     def test_a_refusal_is_passed_on(self) -> None:
-        head = b"HTTP/1.0 500 Internal Server Error\r\n\r\n"
+        head = b"HTTP/1.1 500 Internal Server Error\r\n\r\n"
         self.sends({"message": "dockerfile parse error"}, head=head)
         self.assertIn("refused to build: dockerfile parse error", self.failure().message)
         self.assertTrue(self.transport.disconnected)
@@ -117,6 +126,13 @@ class AnswerTests(TestCase):
             self.setUp()
             self.answer.dataReceived(OK + line)
             self.assertIn("no JSON", self.failure().message)
+
+    def test_what_is_no_http_or_has_no_end_is_told(self) -> None:
+        self.answer.dataReceived(b"SSH-2.0-x\r\n\r\n")
+        self.assertIn("does not speak HTTP", self.failure().message)
+        self.setUp()
+        self.answer.dataReceived(OK + b" " * (LINE_LIMIT + 1))
+        self.assertIn("beyond all bounds", self.failure().message)
 
     def test_silence_ends_it_and_any_byte_is_a_sign(self) -> None:
         self.clock.advance(SILENCE - 1)
