@@ -5,7 +5,9 @@ A message's id is made from the command's, so that a command that runs twice say
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from hashlib import blake2s
+from typing import Protocol
 
 from uaihost.commands.neighbours import Channels
 from uaihost.errors import ErrorCode, HostError
@@ -17,9 +19,20 @@ from uaihost.wire.inputs import ChannelEnsure, Decision
 BRIDGE_USER = "user"
 
 
+class Wakes(Protocol):
+    """Starts a task that is parked (commands.waking)."""
+
+    def wake(self, task_id: str) -> Awaitable[None]: ...
+
+    def wake_in_turn(self, task_id: str) -> Awaitable[None]: ...
+
+
 class ChannelCommands:
-    def __init__(self, channels: Channels) -> None:
+    """waking: who starts a parked task that is spoken to; None when none ever is."""
+
+    def __init__(self, channels: Channels, waking: Wakes | None = None) -> None:
         self._channels = channels
+        self._waking = waking
 
     async def ensure(self, command_id: str, wanted: ChannelEnsure) -> Json:
         checked_task(wanted.taskId)
@@ -29,6 +42,8 @@ class ChannelCommands:
                 raise HostError(
                     ErrorCode.INVALID_ARGS, f"agents: the id {agent_id[:40]!r} is empty or stands twice"
                 )
+        if self._waking is not None:
+            await self._waking.wake_in_turn(wanted.taskId)
         states = await self._channels.ensure(wanted)
         return {"agents": [{"id": agent.id, "state": agent.state} for agent in states]}
 
@@ -38,6 +53,8 @@ class ChannelCommands:
 
     async def deliver(self, command_id: str, task_id: str, author: str, text: str) -> Json:
         checked_task(task_id)
+        if self._waking is not None:
+            await self._waking.wake(task_id)
         message_id, routed = await self._channels.deliver(task_id, author, text, message_id_of(command_id))
         return {"messageId": message_id, "routedTo": routed}
 

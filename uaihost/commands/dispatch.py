@@ -12,7 +12,7 @@ KEEP_LIMIT of a command that only reads (a repeat reads again).
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import attrs
@@ -20,9 +20,11 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from uaihost.commands.lanes import Lanes
-from uaihost.commands.registry import Row, lane_of
+from uaihost.commands.lanes import Lanes, Queued
+from uaihost.commands.registry import Row, lane_of, task_in
+from uaihost.commands.waits import Waits
 from uaihost.errors import ErrorCode, HostError
 from uaihost.events import EventJournal
 from uaihost.interfaces import Store
@@ -31,6 +33,7 @@ from uaihost.state.commands import CommandRecord
 from uaihost.wire.codec import encode_value
 from uaihost.wire.frames import Command, ResultFailed, ResultOk
 from uaihost.wire.inputs import BadArgs, parse
+from uaihost.wire.reasons import Reason
 
 log = Logger()
 
@@ -61,11 +64,17 @@ class Dispatch:
     """Commands in, results into the journal.
 
     lanes: whoever else must not run beside a task's life cycle commands takes its turn here
-    (`registry.lifecycle_key`).
+    (`registry.lifecycle_key`). waits: told which tasks' commands wait for their turn.
     """
 
     def __init__(
-        self, registry: Mapping[str, Row], store: Store, journal: EventJournal, clock: IReactorTime
+        self,
+        registry: Mapping[str, Row],
+        store: Store,
+        journal: EventJournal,
+        clock: IReactorTime,
+        lanes: Lanes | None = None,
+        waits: Waits | None = None,
     ) -> None:
         self._registry = registry
         self._store = store
@@ -74,7 +83,8 @@ class Dispatch:
         self._running: dict[str, Deferred[None]] = {}
         self._draining = False
         self._pruned_at = 0
-        self.lanes = Lanes()
+        self._waits = waits
+        self.lanes = Lanes() if lanes is None else lanes
 
     @property
     def running(self) -> int:
@@ -207,7 +217,9 @@ class Dispatch:
             if key is None:
                 value = await row.run(arrived.id, *args)
             else:
-                value = await self.lanes.turn(key, lambda: row.run(arrived.id, *args))
+                value = await self.lanes.turn(
+                    key, lambda: row.run(arrived.id, *args), self._queued(arrived.name, key)
+                )
             return encode_value(ResultOk(value))
         except BadArgs as error:
             return _failed(ErrorCode.INVALID_ARGS, f"{arrived.name}: {error}")
@@ -219,6 +231,24 @@ class Dispatch:
                 ErrorCode.INTERNAL,
                 f"{arrived.name} failed by a defect of the host; look at its log for command {arrived.id}",
             )
+
+    def _queued(self, name: str, key: Hashable) -> Queued | None:
+        """Who is told that a life cycle command waits for its turn, and bounds that."""
+        waits = self._waits
+        task_id = task_in(key)
+        if waits is None or task_id is None:
+            return None
+
+        def queued(turn: Deferred[Any]) -> Deferred[Any]:
+            wait = waits.begin(task_id, Reason.QUEUED, f"{name} waits for its turn", turn.cancel)
+
+            def over(result: Any) -> Any:
+                wait.end()
+                return Failure(wait.failure()) if wait.expired is not None else result
+
+            return turn.addBoth(over)
+
+        return queued
 
     async def _finish(self, command_id: str, result: bytes, *, keep: bool) -> None:
         kept = result if keep else None

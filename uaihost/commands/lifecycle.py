@@ -27,15 +27,21 @@ class Input(Enum):
     """What happens to a task, as the end of the sentence "it cannot ..."."""
 
     UP = "be brought up"
-    PREPARED = "have its work copies made"
+    PREPARED = "have its work copies and its container made"
     READY = "become ready"
     DOWN = "be taken down"
     NOT_SAVED = "fail to save its work"
     GONE = "be gone"
     # A step of the way up or down failed.
     BROKE = "fail"
-    # Found after a restart of the daemon: the container is not there, or taskDown was cut off.
+    # Found after a restart of the daemon: its taskDown was cut off.
     LOST = "be lost"
+    # Its container ended though nobody asked for it, or its start was cut off.
+    ENDED = "be started again"
+    # The machine was restarted.
+    PARK = "be parked"
+    # A parked one is used.
+    WAKE = "be woken"
 
 
 _WAY_UP = {Input.UP: Status.PREPARING, Input.DOWN: Status.STOPPING}
@@ -43,13 +49,20 @@ _WAY_UP = {Input.UP: Status.PREPARING, Input.DOWN: Status.STOPPING}
 TABLE: dict[Status, dict[Input, Status]] = {
     Status.PENDING: _WAY_UP,
     Status.PREPARING: {**_WAY_UP, Input.BROKE: Status.FAILED, Input.PREPARED: Status.STARTING},
-    Status.STARTING: {**_WAY_UP, Input.BROKE: Status.FAILED, Input.READY: Status.RUNNING},
-    # UP: its container ended meanwhile; READY: it was started again after a restart.
-    Status.RUNNING: {
+    Status.STARTING: {
         **_WAY_UP,
-        Input.READY: Status.RUNNING,
         Input.BROKE: Status.FAILED,
-        Input.LOST: Status.STOPPED,
+        Input.PREPARED: Status.STARTING,
+        Input.READY: Status.RUNNING,
+        Input.ENDED: Status.STARTING,
+        Input.PARK: Status.STOPPED,
+    },
+    Status.RUNNING: {
+        # Its container ended and nobody has noticed yet.
+        **_WAY_UP,
+        Input.BROKE: Status.FAILED,
+        Input.ENDED: Status.STARTING,
+        Input.PARK: Status.STOPPED,
     },
     # Not UP: its work copies may be half removed.
     Status.STOPPING: {
@@ -59,7 +72,7 @@ TABLE: dict[Status, dict[Input, Status]] = {
         Input.GONE: Status.STOPPED,
         Input.NOT_SAVED: Status.STOPPED,
     },
-    Status.STOPPED: _WAY_UP,
+    Status.STOPPED: {**_WAY_UP, Input.WAKE: Status.STARTING},
     Status.FAILED: _WAY_UP,
 }
 

@@ -5,10 +5,11 @@ Every call may raise HostError; its sentence then reaches the caller of the comm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
-from uaihost.interfaces import Address, AgentStatus, Json, Step
+from uaihost.interfaces import Address, AgentStatus, Json, Limits, Say, Step
 from uaihost.wire.inputs import ChannelEnsure
 from uaihost.workspaces.workspaces import Identity, Saved, WorkCopy
 
@@ -23,7 +24,7 @@ class Workspaces(Protocol):
         url: str,
         branch: str,
         identity: Identity | None,
-        on_progress: Callable[[str], None],
+        on_progress: Say,
     ) -> WorkCopy:
         """The project's work copy on `branch`; one that exists is kept as it is."""
 
@@ -36,15 +37,92 @@ class Workspaces(Protocol):
     async def diff(self, task_id: str, project_id: str, slug: str) -> Json:
         """`{id, slug, base, head, files, truncated}` (docs/protocol.md, section 4)."""
 
-    async def clone(self, url: str, project_id: str, on_progress: Callable[[str], None]) -> Json:
+    async def clone(self, url: str, project_id: str, on_progress: Say) -> Json:
         """`{path, defaultBranch, head}` of the mirror, made or brought up to date."""
 
 
 class Images(Protocol):
     """The task image (containers.images)."""
 
-    async def ensure(self, on_progress: Callable[[str], None]) -> str:
+    async def ensure(self, on_progress: Say) -> str:
         """The image's reference; it is built when it is missing."""
+
+
+class Admission(Protocol):
+    """Whether the machine can carry one more task (containers.admission)."""
+
+    async def admit(self, limits: Limits, say: Say) -> None:
+        """Return once a task of these limits fits; what is waited for is said."""
+
+
+class Check(Protocol):
+    """One thing that was tried from inside a container."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def outcome(self) -> str: ...
+
+    @property
+    def required(self) -> bool: ...
+
+
+class Report(Protocol):
+    """What a container can reach and do, as it was seen from inside (containers.isolation)."""
+
+    @property
+    def checks(self) -> Sequence[Check]: ...
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything that is required is so."""
+
+    def text(self) -> str:
+        """Plain lines for people."""
+
+    def json(self) -> Json: ...
+
+
+class Isolation(Protocol):
+    """The look from inside a container (containers.isolation)."""
+
+    async def check(self, task_id: str, *, network: str, uid: int, gid: int) -> Report:
+        """Look now; nothing of a repository runs there yet."""
+
+
+class Egress(Protocol):
+    """What containers may reach outside (egress)."""
+
+    @property
+    def mode(self) -> str:
+        """`open`: a network of its own; anything else: none, but for a socket in the control folder."""
+
+    def environment(self) -> Mapping[str, str]:
+        """Variables for every process in a container."""
+
+    async def open(self, task_id: str) -> None:
+        """Serve the task's socket, in its control folder; one that is served is served anew."""
+
+    def close(self, task_id: str) -> None:
+        """Serve it no more; none is no error."""
+
+
+class Tools(Protocol):
+    """Tool versions that tasks share (containers.tools)."""
+
+    async def ensure(self, task_id: str, projects: Sequence[Path], say: Say) -> None:
+        """Install what the work copies at `projects` name and is missing."""
+
+
+class PortWatch(Protocol):
+    """The ports that servers in containers listen on (containers.ports); told to `Tasks.on_ports`."""
+
+    def start(self, task_id: str) -> None:
+        """Watch a container that runs; one that is watched is watched anew."""
+
+    def stop(self, task_id: str) -> None:
+        """Watch it no more; none is no error."""
 
 
 class Readiness(Protocol):
@@ -74,6 +152,9 @@ class Channels(Protocol):
 
     async def teardown(self, task_id: str) -> None:
         """Stop the task's agents and forget the channel; none is no error. The transcript stays."""
+
+    async def resume(self, task_ids: Iterable[str]) -> None:
+        """Go on with the channels of these tasks that were open."""
 
     async def note(self, task_id: str, text: str) -> None:
         """A system note in the channel."""

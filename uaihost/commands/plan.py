@@ -6,19 +6,26 @@ from collections import Counter
 from collections.abc import Mapping
 
 import attrs
+import msgspec
 
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Mount
 from uaihost.paths import Folders, checked, checked_task
+from uaihost.state.tasks import TaskRecord
 from uaihost.wire import inputs
 from uaihost.wire.inputs import BadArgs, Port, Project, TaskUp
 from uaihost.workspaces import branches
 from uaihost.workspaces.workspaces import Identity
 
-# Where the container sees its work copies, the sockets that it shares with the host, and attached files.
+# Where the container sees its work copies, its home, the sockets that it shares with the host, what the host
+# tells it, attached files, and the tool versions that all tasks share.
 WORKSPACE = "/workspace"
+HOME = "/home/dev"
+SCRATCH = "/tmp"
 RUN = "/run/uai"
+CONTROL = "/run/host"
 ATTACHMENTS = "/attachments"
+TOOLS = "/opt/uai-tools"
 
 
 @attrs.frozen
@@ -42,14 +49,16 @@ class Plan:
 
     def mounts(self, folders: Folders) -> tuple[Mount, ...]:
         """Everything of the host that the container sees."""
-        copies = [
-            Mount(str(folders.work_copy(self.task_id, project.slug)), f"{WORKSPACE}/{project.slug}")
-            for project in self.projects
-        ]
+        task = self.task_id
         return (
-            *copies,
-            Mount(str(folders.run(self.task_id)), RUN),
-            Mount(str(folders.attachments(self.task_id)), ATTACHMENTS, read_only=True),
+            # One mount for all: what appears in it later is seen by a container that already runs.
+            Mount(str(folders.work(task)), WORKSPACE),
+            Mount(str(folders.home(task)), HOME),
+            Mount(str(folders.scratch(task)), SCRATCH),
+            Mount(str(folders.run(task)), RUN),
+            Mount(str(folders.control(task)), CONTROL, read_only=True),
+            Mount(str(folders.attachments(task)), ATTACHMENTS, read_only=True),
+            Mount(str(folders.tools), TOOLS, read_only=True),
         )
 
 
@@ -71,6 +80,20 @@ def plan_of(wanted: TaskUp) -> Plan:
     if wanted.ownerName and wanted.ownerEmail:
         identity = Identity(wanted.ownerName, wanted.ownerEmail)
     return Plan(task.id, task.slug, task.branch, projects, _previews(projects), env, identity, hidden)
+
+
+def plan_in(record: TaskRecord) -> Plan:
+    """The plan by which the task was brought up.
+
+    Raises:
+        HostError: `conflict`, it is not known any more.
+    """
+    if record.input is None:
+        raise HostError(
+            ErrorCode.CONFLICT,
+            f"how task {record.id} was brought up is not known any more; send taskUp again",
+        )
+    return plan_of(msgspec.json.decode(record.input, type=TaskUp))
 
 
 def _previews(projects: tuple[Project, ...]) -> tuple[Port, ...]:

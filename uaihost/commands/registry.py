@@ -78,3 +78,10 @@ def lane_of(row: Row, args: tuple[Any, ...]) -> Hashable | None:
 def lifecycle_key(task_id: str) -> Hashable:
     """For others that must not run beside a task's life cycle commands."""
     return (Lane.LIFECYCLE, task_id)
+
+
+def task_in(key: Hashable) -> str | None:
+    """The task whose life cycle commands take their turn under `key`; None for another key."""
+    if isinstance(key, tuple) and len(key) == 2 and key[0] is Lane.LIFECYCLE:
+        return str(key[1])
+    return None

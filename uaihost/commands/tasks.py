@@ -1,63 +1,57 @@
 """taskUp, taskDown, taskStatus: a task's way from nothing to a container at work, and back with nothing lost.
 
-It knows the order of the steps and what to undo; each step is a neighbour's. The rows say how far a task is,
-so that a command that was cut off anywhere is completed by running it again.
+It knows the states and what to undo; each step is a neighbour's. The rows say how far a task is, so that a
+command that was cut off anywhere is completed by running it again.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import attrs
 import msgspec
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from uaihost.blocking import Blocking
-from uaihost.commands.exposed import LOOPBACK, Exposed
-from uaihost.commands.lanes import together
-from uaihost.commands.lifecycle import Input, Status, step
-from uaihost.commands.neighbours import Channels, Images, Ports, Readiness, Workspaces
+from uaihost.commands.exposed import Exposed
+from uaihost.commands.lanes import to_the_end
+from uaihost.commands.lifecycle import Input, Status
+from uaihost.commands.neighbours import Report
+from uaihost.commands.overview import Overview
 from uaihost.commands.places import TaskPlaces
-from uaihost.commands.plan import WORKSPACE, Plan, plan_of
+from uaihost.commands.plan import WORKSPACE, Plan, plan_in, plan_of
+from uaihost.commands.previews import Previews, shown, value
 from uaihost.commands.progress import Progress
+from uaihost.commands.records import Records, parked
+from uaihost.commands.startup import Startup
+from uaihost.commands.surroundings import Surroundings
 from uaihost.errors import ErrorCode, HostError
-from uaihost.interfaces import Address, Container, Engine, Journal, Json, Launch, Limits, Store
-from uaihost.paths import Folders, checked_task
+from uaihost.interfaces import Container, Journal, Json, Say, Store
+from uaihost.paths import checked_task
 from uaihost.state import tasks as rows
-from uaihost.state.tasks import Exposure, PortRecord, TaskRecord
+from uaihost.state.tasks import Exposure, TaskRecord
 from uaihost.wire.codec import encode_value
-from uaihost.wire.events import PortsChanged, TaskStatus
-from uaihost.wire.inputs import PreviewPort, Project, TaskDown, TaskUp
+from uaihost.wire.events import PortsChanged
+from uaihost.wire.inputs import TaskDown, TaskUp
+from uaihost.wire.reasons import Reason, Waiting
+
+__all__ = ["Surroundings", "Tasks"]
 
 log = Logger()
 
-
-@attrs.frozen
-class Surroundings:
-    """The neighbours, and what every container of this host is given.
-
-    uid, gid: the container's user; editor_port: where the image's editor listens in the container, None when
-    it has none.
-    """
-
-    workspaces: Workspaces
-    engine: Engine
-    images: Images
-    readiness: Readiness
-    channels: Channels
-    ports: Ports
-    folders: Folders
-    uid: int
-    gid: int
-    limits: Limits = attrs.field(factory=Limits)
-    editor_port: int | None = None
+PARKED = "this machine was restarted; the task starts again when it is used"
 
 
 class Tasks:
-    """blocking: for the task's folders. Life cycle commands of one task must be serialised by the caller."""
+    """blocking: for the task's folders. Life cycle commands of one task must be serialised by the caller.
+
+    records: the rows and what tasks wait for; around: the neighbours. Both also for who moves tasks without
+    a command (commands.adoption).
+    """
 
     def __init__(
         self,
@@ -71,11 +65,30 @@ class Tasks:
         self._store = store
         self._journal = journal
         self._clock = clock
-        self._around = around
+        self.around = around
         self._exposed = exposed
+        self.records = Records(store, journal, clock)
         self._places = TaskPlaces(around.folders, blocking, around.uid, around.gid)
+        self._previews = Previews(store, journal, clock, around)
+        self._startup = Startup(clock, around, self._places, self._reported)
+        self._overview = Overview(store, around, self.records)
+        # Tasks whose sockets and ports this daemon serves.
+        self._served: set[str] = set()
 
-    # ---- taskUp --------------------------------------------------------------------------------------------
+    def waiting(self, task_id: str) -> Waiting | None:
+        """What the task waits for now; None when it waits for nothing."""
+        return self.records.waits.now(task_id)
+
+    async def overview(self, task_id: str | None = None) -> list[Json]:
+        """What is known of one task or of every one, without asking the engine (commands.overview)."""
+        return await self._overview.tasks(task_id)
+
+    def on_ports(self, task_id: str, ports: Collection[int]) -> None:
+        """Servers in the task's container listen on these ports now."""
+        if task_id in self._served:
+            self._previews.heard(task_id, ports)
+
+    # ---- up ------------------------------------------------------------------------------------------------
 
     async def up(self, command_id: str, wanted: TaskUp) -> Json:
         """Bring the task up; one that runs is left as it is, one that is half there is completed.
@@ -93,122 +106,149 @@ class Tasks:
         if record is None:
             record = TaskRecord(plan.task_id, plan.slug, plan.branch, Status.PENDING)
         if record.status == Status.RUNNING:
-            container = await self._around.engine.find(plan.task_id)
+            container = await self.around.engine.find(plan.task_id)
             if container is not None and container.state == "running":
                 return await self.resume(record, container)
         if record.saved is not None and record.status == Status.FAILED:
             # Its taskDown was cut off after the work was put away: what is left is not whole.
             await self._remove(record.id)
-        record = await self.move(
+        record = await self._begin(
             record, Input.UP, slug=plan.slug, branch=plan.branch, input=encode_value(wanted), saved=None
         )
-        progress = Progress(self._journal, self._clock, plan.task_id)
-        try:
-            image = await self._prepare(plan, progress)
-            record = await self.move(record, Input.PREPARED)
-            # One that is left over was made for another plan, perhaps; the work lies outside of it.
-            await self._around.engine.remove(plan.task_id)
-            await self._places.make(plan.task_id, fresh=True)
-            return await self._launch(record, plan, image, progress)
-        except Exception as error:
-            await self._undo(await self._current(record), error)
-            raise
+        return await self._rise(record, plan, copies=True)
 
-    async def start_again(self, record: TaskRecord) -> None:
-        """Start the container of a task that should run, with the work copies that are there.
+    async def start_again(self, record: TaskRecord, happened: Input = Input.ENDED) -> None:
+        """Make the container of a task that should run anew, with the work copies that are there.
 
         Raises:
-            HostError: it could not; the work copies stay, the task is `failed`.
+            HostError: it could not. The task is `failed` and its work copies stay; or the engine does not
+                answer, and the task waits for that.
         """
-        plan = _plan_in(record)
-        progress = Progress(self._journal, self._clock, record.id)
-        try:
-            image = await progress.step("image", self._around.images.ensure)
-            await self._places.make(plan.task_id, fresh=False)
-            await self._launch(record, plan, image, progress)
-        except Exception as error:
-            await self._undo(await self._current(record), error)
-            raise
+        plan = plan_in(record)
+        record = await self._begin(record, happened)
+        await self._rise(record, plan, copies=False)
+        await self.around.channels.resume([record.id])
+
+    async def found(self, record: TaskRecord, container: Container) -> None:
+        """A parked task's container runs: it lives where the machine was not restarted."""
+        starting = await self._begin(record, Input.WAKE)
+        running = await self.records.move(starting, Input.READY, ran=True)
+        await self.resume(running, container)
 
     async def resume(self, record: TaskRecord, container: Container) -> Json:
-        """The value of a task that runs; its ports are read anew: each start moves them."""
-        found = self._ports_of(_plan_in(record), container)
-        if found != await self._store.run(lambda db: rows.ports(db, record.id)):
-            changed = PortsChanged(record.id, self._now(), _previews(found))
-            await self._journal.record(changed, write=lambda db: rows.put_ports(db, record.id, found))
-        self._point(record.id, found)
-        return {**_value(Status.RUNNING, found), "workspacePath": WORKSPACE}
+        """The value of a task that runs, whose container is taken over when this daemon did not start it."""
+        if record.id not in self._served:
+            if self.around.egress is not None:
+                await self.around.egress.open(record.id)
+            self._serve(record.id)
+        found = await self._previews.refresh(record.id, plan_in(record), container)
+        return {**value(Status.RUNNING, found), "workspacePath": WORKSPACE}
+
+    async def wake(self, task_id: str) -> None:
+        """Start a task that is parked; any other is left as it is. In the turn of its life cycle commands.
+
+        Raises:
+            HostError: it could not be started.
+        """
+        record = await self.records.find(task_id)
+        if record is not None and parked(record):
+            await self.start_again(record, Input.WAKE)
+
+    async def park(self, record: TaskRecord) -> None:
+        """The machine was restarted, and with it the task's container ended."""
+        await self.records.move(record, Input.PARK, message=PARKED, stand=(Reason.PARKED, PARKED))
 
     async def cut_off(self, record: TaskRecord) -> None:
         """A command was cut off by the end of the daemon and does not run again."""
         error = HostError(ErrorCode.CANCELLED, "the host was cut off here; send the command again")
         if record.status == Status.STOPPING:
-            await self.move(record, Input.LOST, message=error.message)
+            await self.records.move(record, Input.LOST, message=error.message)
         else:
             await self._undo(record, error)
 
-    async def _prepare(self, plan: Plan, progress: Progress) -> str:
-        """Work copies and image at once; the image's reference."""
-        workspaces = self._around.workspaces
+    async def fail(self, record: TaskRecord, why: str) -> None:
+        """Give a task up whose container does not stay; its work copies stay."""
+        await self._undo(record, HostError(ErrorCode.UNAVAILABLE, why))
 
-        async def copy(project: Project) -> str:
-            await progress.step(
-                f"clone {project.slug}",
-                lambda say: workspaces.prepare(
-                    plan.task_id, project.slug, project.repoUrl, plan.branch, plan.identity, say
-                ),
+    async def clear(self, record: TaskRecord) -> None:
+        """Remove what a failed attempt left because the engine was away; nobody's work is in it."""
+        if not record.ran:
+            await self._places.clear(record.id)
+
+    def let_go(self, task_id: str) -> None:
+        """The task's container is not there any more: nothing of it is reached, watched or served."""
+        self._served.discard(task_id)
+        self._previews.drop(task_id)
+        if self.around.watch is not None:
+            self.around.watch.stop(task_id)
+        if self.around.egress is not None:
+            self.around.egress.close(task_id)
+
+    async def _begin(self, record: TaskRecord, happened: Input, **changes: Any) -> TaskRecord:
+        """From this row on the task may have a container, which is no orphan."""
+        self.let_go(record.id)
+        return await self.records.census.run(self._moved, record, happened, changes)
+
+    def _moved(self, record: TaskRecord, happened: Input, changes: dict[str, Any]) -> Any:
+        return Deferred.fromCoroutine(self.records.move(record, happened, **changes))
+
+    async def _rise(self, record: TaskRecord, plan: Plan, *, copies: bool) -> Json:
+        """From a row to a task that runs."""
+        progress = await self._progress(record.id)
+        try:
+            await self._startup.admit(progress)
+            container = await self._startup.make(plan, progress, copies=copies)
+            record = await self.records.move(record, Input.PREPARED)
+            await self._startup.finish(plan, progress)
+            found = self._previews.declared(plan, container)
+            await self.records.move(
+                record,
+                Input.READY,
+                events=(PortsChanged(record.id, self.records.now(), shown(found)),),
+                write=lambda db: rows.put_ports(db, record.id, found),
+                ran=True,
             )
-            return ""
+        except Exception as error:
+            if not copies and await self._engine_is_away():
+                # The pass that follows its return starts the task.
+                self.let_go(record.id)
+                self.records.waits.stand(record.id, Reason.ENGINE, str(error))
+            else:
+                await self._undo(await self.records.current(record), error)
+            raise
+        self._previews.point(record.id, found)
+        self._serve(record.id)
+        return {**value(Status.RUNNING, found), "workspacePath": WORKSPACE}
 
-        image = progress.step("image", self._around.images.ensure)
-        return (await together([*(copy(project) for project in plan.projects), image]))[-1]
+    async def _engine_is_away(self) -> bool:
+        try:
+            await self.around.engine.ping()
+        except HostError:
+            return True
+        return False
 
-    async def _launch(self, record: TaskRecord, plan: Plan, image: str, progress: Progress) -> Json:
-        """From work copies to a task that runs."""
-        around = self._around
-        editor = set() if around.editor_port is None else {around.editor_port}
-        launch = Launch(
-            task_id=plan.task_id,
-            image=image,
-            uid=around.uid,
-            gid=around.gid,
-            mounts=plan.mounts(around.folders),
-            ports=tuple(sorted(plan.container_ports | editor)),
-            env=plan.env,
-            limits=around.limits,
-        )
+    def _serve(self, task_id: str) -> None:
+        self._served.add(task_id)
+        if self.around.watch is not None:
+            self.around.watch.start(task_id)
 
-        async def start(say: Callable[[str], None]) -> Container:
-            say("; ".join(plan.hidden))
-            return await around.engine.launch(launch)
-
-        container = await progress.step("container", start)
-        await progress.step("setup", lambda say: around.readiness.ready(plan.task_id, progress.inner))
-        found = self._ports_of(plan, container)
-        status = step(Status(record.status), Input.READY)
-        at = self._now()
-        running = attrs.evolve(record, status=status, message=None, ran=True, updated_at=at)
-
-        def write(connection: sqlite3.Connection) -> None:
-            rows.put(connection, running)
-            rows.put_ports(connection, record.id, found)
-
-        events = TaskStatus(record.id, at, status), PortsChanged(record.id, at, _previews(found))
-        await self._journal.record(*events, write=write)
-        self._point(record.id, found)
-        return {**_value(status, found), "workspacePath": WORKSPACE}
+    async def _reported(self, task_id: str, report: Report) -> None:
+        """What a container can reach: a card in the channel, and stored with the task."""
+        text = encode_value(report.json())
+        await self._store.run(lambda db: rows.put_report(db, task_id, text))
+        await self.around.channels.note(task_id, report.text())
 
     async def _undo(self, record: TaskRecord, error: Exception) -> None:
         """Nothing stays that a failed attempt made; what may hold somebody's work does."""
         why = error.message if isinstance(error, HostError) else "a defect of the host; see its log"
-        self._around.ports.drop_task(record.id)
+        self.let_go(record.id)
         try:
-            await self._around.engine.remove(record.id)
+            await to_the_end(self.around.engine.remove(record.id))
             if not record.ran:
                 await self._places.clear(record.id)
         except Exception:
             log.failure("what a failed taskUp of {task} made could not be removed", task=record.id)
-        await self.move(record, Input.BROKE, message=why)
+        await self.records.move(record, Input.BROKE, message=why)
 
     # ---- taskDown ------------------------------------------------------------------------------------------
 
@@ -227,64 +267,67 @@ class Tasks:
             record = TaskRecord(task_id, wanted.task.slug, wanted.task.branch, Status.PENDING)
         if record.status == Status.STOPPED and record.saved is not None:
             return {"status": Status.STOPPED, "saved": msgspec.json.decode(record.saved)}
-        record = await self.move(record, Input.DOWN)
-        self._around.ports.drop_task(task_id)
-        progress = Progress(self._journal, self._clock, task_id)
+        record = await self.records.move(record, Input.DOWN)
+        self.around.ports.drop_task(task_id)
+        progress = await self._progress(task_id)
         try:
-            await progress.step("channel", lambda say: self._around.channels.teardown(task_id))
+            await progress.step("channel", Reason.AGENTS, lambda say: self.around.channels.teardown(task_id))
             if record.saved is None:
                 record = await self._save(record, [project.slug for project in wanted.projects], progress)
-            await progress.step("remove", lambda say: self._remove(task_id))
+            self.let_go(task_id)
+            await progress.step("remove", Reason.REMOVING, lambda say: self._remove(task_id))
         except _NotSaved as error:
             why = f"{error.message}; nothing was removed: put that right and send taskDown again"
-            await self.move(record, Input.NOT_SAVED, message=why)
+            await self.records.move(record, Input.NOT_SAVED, message=why)
             raise HostError(error.code, why) from error
         except Exception as error:
             sentence = error.message if isinstance(error, HostError) else "a defect of the host; see its log"
-            await self.move(record, Input.BROKE, message=f"{sentence}; send taskDown again")
+            await self.records.move(record, Input.BROKE, message=f"{sentence}; send taskDown again")
             raise
         await self._gone(record)
         return {"status": Status.STOPPED, "saved": msgspec.json.decode(record.saved or b"[]")}
 
     async def _save(self, record: TaskRecord, named: Sequence[str], progress: Progress) -> TaskRecord:
         """The record with what was saved, which is also stored: from then on the work copies may go."""
-        workspaces, engine = self._around.workspaces, self._around.engine
+        workspaces, engine = self.around.workspaces, self.around.engine
+
+        async def once_more(say: Say) -> bytes:
+            # What ran in the container could write to its very end.
+            return encode_value([attrs.asdict(one) for one in await workspaces.save(record.id, slugs)])
+
         try:
             slugs = sorted({*named, *await self._places.slugs(record.id)})
-            await progress.step("save", lambda say: workspaces.save(record.id, slugs))
+            await progress.step("save", Reason.SAVING, lambda say: workspaces.save(record.id, slugs))
         except HostError as error:
             raise _NotSaved(error.code, error.message) from error
-        await progress.step("container", lambda say: engine.remove(record.id))
+        await progress.step("container", Reason.REMOVING, lambda say: to_the_end(engine.remove(record.id)))
         try:
-            # What ran in the container could write to its very end.
-            saved = await workspaces.save(record.id, slugs)
+            saved = await progress.step("save", Reason.SAVING, once_more)
         except HostError as error:
-            raise _NotSaved(error.code, f"save: {error.message}") from error
-        done = attrs.evolve(record, saved=encode_value([attrs.asdict(one) for one in saved]))
+            raise _NotSaved(error.code, error.message) from error
+        done = attrs.evolve(record, saved=saved)
         await self._store.run(lambda db: rows.put(db, done))
         return done
 
     async def _remove(self, task_id: str) -> None:
-        await self._around.engine.remove(task_id)
-        await self._around.workspaces.remove(task_id)
+        await to_the_end(self.around.engine.remove(task_id))
+        await self.around.workspaces.remove(task_id)
 
     async def _gone(self, record: TaskRecord) -> None:
-        at = self._now()
-        status = step(Status(record.status), Input.GONE)
-        # The input may hold secrets of the person's environment, and is not needed any more.
-        gone = attrs.evolve(record, status=status, message=None, input=None, ran=False, updated_at=at)
-
-        def write(connection: sqlite3.Connection) -> None:
-            rows.put(connection, gone)
-            rows.put_ports(connection, record.id, [])
-
-        events = TaskStatus(record.id, at, status), PortsChanged(record.id, at, [])
-        await self._journal.record(*events, write=write)
+        await self.records.move(
+            record,
+            Input.GONE,
+            events=(PortsChanged(record.id, self.records.now(), []),),
+            write=lambda db: rows.put_ports(db, record.id, []),
+            # The input may hold secrets of the person's environment, and is not needed any more.
+            input=None,
+            ran=False,
+        )
 
     # ---- taskStatus and what all share ---------------------------------------------------------------------
 
     async def status(self, command_id: str, task_id: str) -> Json:
-        """What the engine says of the task now.
+        """What the engine says of the task now, and what is known of it.
 
         Raises:
             HostError: `not_found`; `unavailable` while the engine does not answer.
@@ -294,96 +337,17 @@ class Tasks:
             return self._exposed.status(exposure)
         if record is None:
             raise HostError(ErrorCode.NOT_FOUND, f"this host has no task {task_id}; bring it up with taskUp")
-        container = await self._around.engine.find(task_id)
-        runs = container is not None and container.state == "running"
-        status = record.status
-        if status == Status.RUNNING and not runs:
-            status = Status.STOPPED
-        found = await self._store.run(lambda db: rows.ports(db, task_id)) if status == Status.RUNNING else []
-        return {
-            **_value(status, found),
-            "memoryBytes": await self._memory(task_id) if runs else 0,
-            "startedAt": container.started_at if container is not None and runs else None,
-            "agents": [{"id": one.id, "state": one.state} for one in self._around.channels.states(task_id)],
-        }
-
-    async def move(self, record: TaskRecord, happened: Input, **changes: Any) -> TaskRecord:
-        """The record after `happened`, stored together with its event.
-
-        Raises:
-            HostError: `conflict`, that cannot happen in this state.
-        """
-        status = step(Status(record.status), happened)
-        message = changes.pop("message", None)
-        at = self._now()
-        moved = attrs.evolve(record, status=status, message=message, updated_at=at, **changes)
-        await self._journal.record(
-            TaskStatus(record.id, at, status, message), write=lambda db: rows.put(db, moved)
-        )
-        return moved
+        return await self._overview.status(record)
 
     async def _known(self, task_id: str) -> tuple[TaskRecord | None, Exposure | None]:
-        return await self._store.run(lambda db: (rows.find(db, task_id), rows.exposure(db, task_id)))
+        def read(connection: sqlite3.Connection) -> tuple[TaskRecord | None, Exposure | None]:
+            return rows.find(connection, task_id), rows.exposure(connection, task_id)
 
-    async def _current(self, record: TaskRecord) -> TaskRecord:
-        return await self._store.run(lambda db: rows.find(db, record.id)) or record
+        return await self._store.run(read)
 
-    async def _memory(self, task_id: str) -> int:
-        try:
-            return (await self._around.engine.usage(task_id)).memory
-        except HostError as error:
-            if error.code is ErrorCode.NOT_FOUND:
-                return 0  # It ended just now.
-            raise
-
-    def _ports_of(self, plan: Plan, container: Container) -> list[PortRecord]:
-        wanted = [PortRecord("preview", one.name, one.port, 0) for one in plan.previews]
-        if self._around.editor_port is not None:
-            wanted.append(PortRecord("editor", "", self._around.editor_port, 0))
-        found = []
-        for one in wanted:
-            host_port = container.ports.get(one.container_port)
-            if host_port is None:
-                raise HostError(
-                    ErrorCode.UNAVAILABLE,
-                    f"the engine published no port of this machine for {one.container_port} of task "
-                    f"{plan.task_id}; take the task down and up again",
-                )
-            found.append(attrs.evolve(one, host_port=host_port))
-        return found
-
-    def _point(self, task_id: str, found: list[PortRecord]) -> None:
-        editors = [Address(LOOPBACK, one.host_port) for one in found if one.target == "editor"]
-        previews = {one.name: Address(LOOPBACK, one.host_port) for one in found if one.target == "preview"}
-        self._around.ports.set_task(task_id, editors[0] if editors else None, previews)
-
-    def _now(self) -> int:
-        return int(self._clock.seconds() * 1000)
+    async def _progress(self, task_id: str) -> Progress:
+        return await Progress.begin(self._store, self._journal, self._clock, self.records.waits, task_id)
 
 
 class _NotSaved(HostError):
     """The work is not safe, so nothing may be removed."""
-
-
-def _plan_in(record: TaskRecord) -> Plan:
-    if record.input is None:
-        raise HostError(
-            ErrorCode.CONFLICT,
-            f"how task {record.id} was brought up is not known any more; send taskUp again",
-        )
-    return plan_of(msgspec.json.decode(record.input, type=TaskUp))
-
-
-def _previews(found: list[PortRecord]) -> list[PreviewPort]:
-    return [
-        PreviewPort(one.name, one.container_port, one.host_port) for one in found if one.target == "preview"
-    ]
-
-
-def _value(status: str, found: list[PortRecord]) -> Json:
-    editors = [one.host_port for one in found if one.target == "editor"]
-    return {
-        "status": status,
-        "codeServerPort": editors[0] if editors else None,
-        "previewPorts": _previews(found),
-    }

@@ -12,12 +12,15 @@ from twisted.trial.unittest import TestCase
 
 from uaihost.blocking import Inline
 from uaihost.commands.adoption import Adoption
+from uaihost.commands.approvals import Approvals
 from uaihost.commands.channel import ChannelCommands
 from uaihost.commands.dispatch import Dispatch
 from uaihost.commands.exposed import Exposed
 from uaihost.commands.files import FileCommands
+from uaihost.commands.lanes import Lanes
 from uaihost.commands.registry import registry
 from uaihost.commands.tasks import Surroundings, Tasks
+from uaihost.commands.waking import Waking
 from uaihost.errors import ErrorCode, HostError
 from uaihost.events import EventJournal
 from uaihost.paths import Folders, data_files
@@ -26,11 +29,16 @@ from uaihost.state import tasks as rows
 from uaihost.state.database import Database
 from uaihost.state.tasks import TaskRecord
 from uaihost.test.commands.fakes import (
+    FakeAdmission,
     FakeAttachments,
     FakeChannels,
+    FakeEgress,
     FakeImages,
+    FakeIsolation,
     FakePorts,
     FakeReadiness,
+    FakeTools,
+    FakeWatch,
     FakeWorkspaces,
 )
 from uaihost.test.fakes_containers import FakeEngine
@@ -54,19 +62,31 @@ class CommandCase(TestCase):
         self.readiness = FakeReadiness()
         self.channels = FakeChannels()
         self.attachments = FakeAttachments()
+        self.admission = FakeAdmission()
+        self.isolation = FakeIsolation(self.folders)
+        self.egress = FakeEgress()
+        self.tools = FakeTools()
+        self.boot = "first boot"
         self.running: list[str] = []
         self.db: Database | None = None
         self.restart()
 
+    adoption: Adoption
+
     def restart(self) -> None:
         """As if the daemon had died and come back: nothing of its memory is left."""
         if self.db is not None:
+            self.adoption.stop()
+            for call in self.clock.getDelayedCalls():
+                call.cancel()
             self.done(self.db.close())
         self.db = db = self.done(Database.open(self.folders.database, data_files("migrations"), Inline()))
         self.addCleanup(lambda: ensureDeferred(db.close()))
         self.journal = EventJournal(db, self.clock)
         self.ports = FakePorts()
         self.exposed = Exposed(db, self.journal, self.clock, self.ports)
+        self.watch = FakeWatch()
+        self.egress.opened.clear()
         around = Surroundings(
             workspaces=self.workspaces,
             engine=self.engine,
@@ -78,14 +98,31 @@ class CommandCase(TestCase):
             uid=1000,
             gid=1000,
             editor_port=EDITOR_PORT,
+            admission=self.admission,
+            isolation=self.isolation,
+            egress=self.egress,
+            tools=self.tools,
+            watch=self.watch,
         )
         self.tasks = Tasks(db, self.journal, self.clock, Inline(), around, self.exposed)
         self.files = FileCommands(self.workspaces, self.attachments, Inline())
-        self.channel = ChannelCommands(self.channels)
-        self.dispatch = Dispatch(registry(self.tasks, self.channel, self.files), db, self.journal, self.clock)
+        lanes = Lanes()
+        self.waking = Waking(self.tasks, lanes)
+        self.channel = ChannelCommands(self.channels, self.waking)
+        surface = registry(self.tasks, self.channel, self.files)
+        self.dispatch = Dispatch(surface, db, self.journal, self.clock, lanes, self.tasks.records.waits)
         self.adoption = Adoption(
-            db, self.clock, self.engine, self.tasks, self.exposed, self.dispatch.lanes, self._runs
+            db,
+            self.clock,
+            self.engine,
+            self.tasks,
+            self.exposed,
+            lanes,
+            self._runs,
+            boot_id=lambda: self.boot,
         )
+        self.approvals = Approvals(self.journal, self.channels, self.tasks.records.waits)
+        self.approvals.start()
         self.addCleanup(self.adoption.stop)
 
     async def _runs(self, task_id: str) -> None:

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
+from twisted.internet.defer import Deferred
+
 from uaihost.errors import ErrorCode, HostError
-from uaihost.interfaces import Address, AgentStatus, Json, Step
+from uaihost.interfaces import Address, AgentStatus, Doing, Json, Limits, Say, Step
 from uaihost.paths import Folders
 from uaihost.wire.inputs import Agent, ChannelEnsure, Project, Task, TaskDown, TaskUp
+from uaihost.wire.reasons import Reason
 from uaihost.workspaces.workspaces import Identity, Saved, WorkCopy
 
 
 class Faulty:
-    """calls: what was asked, in order. broken: the names of calls that fail, and how."""
+    """calls: what was asked, in order. broken: the names of calls that fail, and how. slow: the names of
+    calls that wait for something.
+    """
 
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.broken: dict[str, BaseException] = {}
+        self.slow: dict[str, Deferred[None]] = {}
+
+    async def waited(self, name: str, *details: str) -> None:
+        """As `called`, for a call that may take its time."""
+        self.called(name, *details)
+        slow = self.slow.get(" ".join((name, *details)))
+        if slow is not None:
+            await slow
 
     def called(self, name: str, *details: str) -> None:
         self.calls.append(" ".join((name, *details)))
@@ -43,9 +57,9 @@ class FakeWorkspaces(Faulty):
         url: str,
         branch: str,
         identity: Identity | None,
-        on_progress: Callable[[str], None],
+        on_progress: Say,
     ) -> WorkCopy:
-        self.called("prepare", slug)
+        await self.waited("prepare", slug)
         self.identities.append(identity)
         on_progress(f"fetching {url}")
         copy = self.folders.work_copy(task_id, slug)
@@ -69,14 +83,14 @@ class FakeWorkspaces(Faulty):
         self.called("diff", slug)
         return {"id": project_id, "slug": slug, "base": "", "head": "", "files": [], "truncated": False}
 
-    async def clone(self, url: str, project_id: str, on_progress: Callable[[str], None]) -> dict[str, str]:
+    async def clone(self, url: str, project_id: str, on_progress: Say) -> dict[str, str]:
         self.called("clone", url)
         on_progress("done")
         return {"path": "/mirrors/a.git", "defaultBranch": "main", "head": "1" * 40}
 
 
 class FakeImages(Faulty):
-    async def ensure(self, on_progress: Callable[[str], None]) -> str:
+    async def ensure(self, on_progress: Say) -> str:
         self.called("ensure")
         return "uai/task:1"
 
@@ -84,13 +98,108 @@ class FakeImages(Faulty):
 class FakeReadiness(Faulty):
     async def ready(self, task_id: str, on_progress: Callable[[Step], None]) -> None:
         on_progress(Step("hook", "started"))
-        self.called("ready", task_id)
+        await self.waited("ready", task_id)
         on_progress(Step("hook", "done", None, 12))
 
 
-class FakeChannels(Faulty):
+class FakeAdmission(Faulty):
+    """held: the tasks that are not let in wait on it."""
+
     def __init__(self) -> None:
         super().__init__()
+        self.held: Deferred[None] | None = None
+
+    async def admit(self, limits: Limits, say: Say) -> None:
+        self.called("admit")
+        if self.held is not None:
+            say(Doing(Reason.MEMORY, "1.0 GiB are free"))
+            await self.held
+
+
+@attrs.frozen
+class FakeCheck:
+    name: str
+    outcome: str = "blocked"
+    required: bool = True
+    detail: str = ""
+
+
+@attrs.frozen
+class FakeReport:
+    checks: tuple[FakeCheck, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(one.outcome in ("blocked", "ok") for one in self.checks if one.required)
+
+    def text(self) -> str:
+        return "\n".join(f"{one.name}: {one.outcome}" for one in self.checks)
+
+    def json(self) -> Json:
+        return {"passed": self.passed, "checks": [attrs.asdict(one) for one in self.checks]}
+
+
+class FakeIsolation(Faulty):
+    """report: what every look finds."""
+
+    def __init__(self, folders: Folders) -> None:
+        super().__init__()
+        self.folders = folders
+        self.report = FakeReport((FakeCheck("engine socket"), FakeCheck("disk quota", "open", False)))
+
+    async def check(self, task_id: str, *, network: str, uid: int, gid: int) -> FakeReport:
+        self.called("check", task_id, network, f"{uid}:{gid}")
+        if (self.folders.control(task_id) / "go").exists():
+            raise AssertionError("the gate is open before the report")
+        return self.report
+
+
+class FakeEgress(Faulty):
+    """opened: the tasks whose sockets are served."""
+
+    def __init__(self, mode: str = "open") -> None:
+        super().__init__()
+        self.mode = mode
+        self.opened: set[str] = set()
+
+    def environment(self) -> dict[str, str]:
+        return {} if self.mode == "open" else {"UAI_EGRESS": "proxy"}
+
+    async def open(self, task_id: str) -> None:
+        self.called("open", task_id)
+        self.opened.add(task_id)
+
+    def close(self, task_id: str) -> None:
+        self.opened.discard(task_id)
+
+
+class FakeTools(Faulty):
+    async def ensure(self, task_id: str, projects: Sequence[Path], say: Say) -> None:
+        self.called("ensure", task_id, *(path.name for path in projects))
+        for path in projects:
+            if not path.is_dir():
+                raise AssertionError(f"{path} is not there yet")
+
+
+class FakeWatch:
+    """watched: the tasks whose ports are watched."""
+
+    def __init__(self) -> None:
+        self.watched: set[str] = set()
+
+    def start(self, task_id: str) -> None:
+        self.watched.add(task_id)
+
+    def stop(self, task_id: str) -> None:
+        self.watched.discard(task_id)
+
+
+class FakeChannels(Faulty):
+    """notes: every system note, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[str] = []
         self.agents: list[AgentStatus] = []
 
     async def ensure(self, input: ChannelEnsure) -> list[AgentStatus]:
@@ -115,8 +224,12 @@ class FakeChannels(Faulty):
     async def teardown(self, task_id: str) -> None:
         self.called("teardown", task_id)
 
+    async def resume(self, task_ids: Iterable[str]) -> None:
+        self.called("resume", *task_ids)
+
     async def note(self, task_id: str, text: str) -> None:
-        self.called("note", task_id, text)
+        self.called("note", task_id)
+        self.notes.append(text)
 
     def states(self, task_id: str) -> list[AgentStatus]:
         return self.agents

@@ -46,7 +46,7 @@ class AdoptionTests(CommandCase):
         self.engine.stop("t1")
         self.adopt()
         self.assertEqual(self.engine.containers["t1"].state, "running")
-        self.assertEqual((self.record().status, self.running), ("running", ["t1"]))
+        self.assertEqual((self.record().status, self.channels.calls[-1]), ("running", "resume t1"))
         self.assertEqual(self.ports.tasks["t1"][1]["web"].port, self.engine.containers["t1"].ports[3000])
         self.assertEqual(self.workspaces.calls.count("prepare shop"), 1)
 
@@ -59,14 +59,14 @@ class AdoptionTests(CommandCase):
         self.assertIn("cannot start", str(self.record().message))
         self.assertTrue(self.folders.work_copy("t1", "shop").is_dir())
 
-    def test_a_container_that_is_gone_is_told(self) -> None:
+    def test_a_container_that_is_gone_is_made_anew_with_the_work_that_is_there(self) -> None:
         self.up()
+        (self.folders.work_copy("t1", "shop") / "work").touch()
         self.engine.containers.clear()
         self.adopt()
-        self.assertEqual(self.record().status, "stopped")
-        self.assertIn("work copies are kept", self.events("task.status")[-1]["message"])
-        self.assertEqual((self.ports.tasks, self.running), ({}, []))
-        self.assertEqual(self.done(self.tasks.up("c", task_up()))["status"], "running")
+        self.assertEqual(self.record().status, "running")
+        self.assertIn("its container was removed", self.channels.notes[-2])
+        self.assertTrue((self.folders.work_copy("t1", "shop") / "work").exists())
 
     def test_a_container_that_nobody_knows_is_removed(self) -> None:
         self.up()
@@ -126,7 +126,7 @@ class AdoptionTests(CommandCase):
         self.engine.fail = None
         self.engine.stop("t1")
         self.clock.advance(BACK_OFF[0])
-        self.assertEqual(self.running, ["t1", "t1"])
+        self.assertEqual((self.running, self.channels.calls[-1]), (["t1"], "resume t1"))
         self.assertEqual(self.engine.containers["t1"].state, "running")
         self.adoption.stop()
         self.assertEqual(self.clock.getDelayedCalls(), [])

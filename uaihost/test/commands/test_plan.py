@@ -24,11 +24,12 @@ ALLOWED = {
     ("preparing", "PREPARED", "starting"), ("preparing", "BROKE", "failed"),
     ("starting", "UP", "preparing"), ("starting", "DOWN", "stopping"),
     ("starting", "READY", "running"), ("starting", "BROKE", "failed"),
+    ("starting", "PREPARED", "starting"), ("starting", "ENDED", "starting"), ("starting", "PARK", "stopped"),
     ("running", "UP", "preparing"), ("running", "DOWN", "stopping"),
-    ("running", "READY", "running"), ("running", "BROKE", "failed"), ("running", "LOST", "stopped"),
+    ("running", "ENDED", "starting"), ("running", "BROKE", "failed"), ("running", "PARK", "stopped"),
     ("stopping", "DOWN", "stopping"), ("stopping", "GONE", "stopped"), ("stopping", "NOT_SAVED", "stopped"),
     ("stopping", "BROKE", "failed"), ("stopping", "LOST", "failed"),
-    ("stopped", "UP", "preparing"), ("stopped", "DOWN", "stopping"),
+    ("stopped", "UP", "preparing"), ("stopped", "DOWN", "stopping"), ("stopped", "WAKE", "starting"),
     ("failed", "UP", "preparing"), ("failed", "DOWN", "stopping"),
 }  # fmt: skip
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import msgspec
 
-from uaihost.commands.tasks import Surroundings
+from uaihost.blocking import Inline
+from uaihost.commands.tasks import Surroundings, Tasks
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Address, Mount
 from uaihost.test.commands.bench import EDITOR_PORT, CommandCase, trouble
@@ -26,7 +28,7 @@ class UpTests(CommandCase):
             value,
             {
                 "status": "running",
-                "codeServerPort": launched[EDITOR_PORT],
+                "codeServerPort": 0,
                 "previewPorts": [{"name": "web", "containerPort": 3000, "hostPort": launched[3000]}],
                 "workspacePath": "/workspace",
             },
@@ -34,8 +36,9 @@ class UpTests(CommandCase):
         self.assertEqual(self.statuses(), ["preparing", "starting", "running"])
         self.assertEqual(self.events("ports.changed")[-1]["previewPorts"], value["previewPorts"])
         editor, previews = self.ports.tasks["t1"]
-        self.assertEqual(editor, Address("127.0.0.1", launched[EDITOR_PORT]))
-        self.assertEqual(previews, {"web": Address("127.0.0.1", launched[3000])})
+        relay = str(self.folders.run("t1") / "relay.sock")
+        self.assertEqual(editor, Address("127.0.0.1", 0, relay, EDITOR_PORT))
+        self.assertEqual(previews, {"web": Address("127.0.0.1", launched[3000], relay, 3000)})
 
     def test_the_container_sees_its_work_copies_and_nothing_else(self) -> None:
         self.done(self.tasks.up("c", task_up(project("a", env='{"A": "1"}'), project("b", env='{"B": "2"}'))))
@@ -43,15 +46,59 @@ class UpTests(CommandCase):
         self.assertEqual(
             set(launch.mounts),
             {
-                Mount(str(self.folders.work_copy("t1", "a")), "/workspace/a"),
-                Mount(str(self.folders.work_copy("t1", "b")), "/workspace/b"),
+                Mount(str(self.folders.work("t1")), "/workspace"),
+                Mount(str(self.folders.home("t1")), "/home/dev"),
+                Mount(str(self.folders.scratch("t1")), "/tmp"),
                 Mount(str(self.folders.run("t1")), "/run/uai"),
+                Mount(str(self.folders.control("t1")), "/run/host", read_only=True),
+                Mount(str(self.folders.tools), "/opt/uai-tools", read_only=True),
                 Mount(str(self.folders.attachments("t1")), "/attachments", read_only=True),
             },
         )
         self.assertEqual(dict(launch.env), {"A": "1", "B": "2"})
         self.assertEqual((launch.uid, launch.gid, launch.image), (1000, 1000, "uai/task:1"))
-        self.assertEqual(self.folders.run("t1").stat().st_mode & 0o777, 0o700)
+        self.assertEqual((launch.read_only, launch.network, launch.ports), (True, "own", (3000,)))
+
+    def test_only_what_is_its_own_can_be_written_by_the_container(self) -> None:
+        self.done(self.tasks.up("c", task_up()))
+        folders = self.folders
+        mode = {
+            path.name: path.stat().st_mode & 0o7777
+            for path in (
+                folders.work("t1"),
+                folders.home("t1"),
+                folders.scratch("t1"),
+                folders.run("t1"),
+                folders.control("t1"),
+                folders.attachments("t1"),
+            )
+        }
+        root = os.geteuid() == 0
+        self.assertEqual(
+            mode,
+            {
+                "work": 0o755 if root else 0o555,
+                "home": 0o700,
+                "scratch": 0o1777,
+                "run": 0o700,
+                "control": 0o755,
+                "attachments": 0o755,
+            },
+        )
+        gate = folders.control("t1") / "go"
+        self.assertEqual(gate.stat().st_mode & 0o777, 0o444)
+        if root:
+            owners = {path.name: path.stat().st_uid for path in folders.task("t1").iterdir()}
+            self.assertEqual({name for name, uid in owners.items() if uid == 1000}, {"home", "run"})
+
+    def test_what_may_only_leave_through_the_host_has_no_network(self) -> None:
+        self.egress.mode = "deny"
+        value = self.done(self.tasks.up("c", task_up(project("a", env='{"A": "1"}'))))
+        launch = self.engine.launches["t1"]
+        self.assertEqual((launch.network, dict(launch.env)), ("none", {"A": "1", "UAI_EGRESS": "proxy"}))
+        self.assertEqual(self.isolation.calls, ["check t1 none 1000:1000"])
+        self.assertEqual(self.egress.opened, {"t1"})
+        self.assertEqual(value["status"], "running")
 
     def test_each_step_is_told(self) -> None:
         self.done(self.tasks.up("c", task_up()))
@@ -77,7 +124,7 @@ class UpTests(CommandCase):
         work.touch()
         self.engine.stop("t1")
         value = self.done(self.tasks.up("d", task_up()))
-        self.assertEqual(value["codeServerPort"], self.engine.containers["t1"].ports[EDITOR_PORT])
+        self.assertEqual(value["previewPorts"][0].hostPort, self.engine.containers["t1"].ports[3000])
         self.assertTrue(work.exists())
 
     def test_a_failed_step_leaves_nothing_behind_and_is_named(self) -> None:
@@ -191,8 +238,9 @@ class UpTests(CommandCase):
             self.workspaces, self.engine, self.images, self.readiness, self.channels, self.ports,
             self.folders, 1000, 1000,
         )  # fmt: skip
-        self.tasks._around = around
-        value = self.done(self.tasks.up("c", task_up()))
+        assert self.db is not None
+        tasks = Tasks(self.db, self.journal, self.clock, Inline(), around, self.exposed)
+        value = self.done(tasks.up("c", task_up()))
         self.assertIsNone(value["codeServerPort"])
         self.assertIsNone(self.ports.tasks["t1"][0])
         self.assertEqual(self.engine.launches["t1"].ports, (3000,))
@@ -208,7 +256,8 @@ class DownTests(CommandCase):
         value = plain(self.done(self.tasks.down("c", task_down())))
         self.assertEqual(value["status"], "stopped")
         self.assertEqual([saved["slug"] for saved in value["saved"]], ["shop"])
-        self.assertEqual(self.channels.calls, ["teardown t1"])
+        self.assertEqual(self.channels.calls[-1], "teardown t1")
+        self.assertEqual((self.watch.watched, self.egress.opened), (set(), set()))
         self.assertEqual(self.workspaces.calls, ["save shop", "save shop", "remove"])
         self.assertEqual((self.engine.containers, self.ports.tasks), ({}, {}))
         self.assertEqual(files_below(self.folders.tasks), [])
@@ -246,7 +295,10 @@ class DownTests(CommandCase):
         self.up()
         self.done(self.tasks.down("c", task_down()))
         saves = [event for event in self.events("task.progress") if event["step"] in ("save", "container")]
-        self.assertEqual([event["step"] for event in saves][-4:], ["save", "save", "container", "container"])
+        self.assertEqual(
+            [event["step"] for event in saves][-6:],
+            ["save", "save", "container", "container", "save", "save"],
+        )
         self.assertEqual(self.workspaces.calls.count("save shop"), 2)
 
     def test_a_failure_to_remove_does_not_save_half_a_copy(self) -> None:
@@ -286,8 +338,13 @@ class StatusTests(CommandCase):
         )
         self.assertEqual(
             set(value),
-            {"status", "codeServerPort", "previewPorts", "memoryBytes", "startedAt", "agents"},
+            {
+                *("status", "codeServerPort", "previewPorts", "memoryBytes", "startedAt", "agents"),
+                *("message", "waiting", "steps", "report", "ended", "memoryLimit"),
+            },
         )
+        self.assertEqual((value["waiting"], value["ended"], value["memoryLimit"]), (None, None, 4 << 30))
+        self.assertTrue(value["report"]["passed"])
 
     def test_one_whose_container_ended(self) -> None:
         self.done(self.tasks.up("up", task_up()))
