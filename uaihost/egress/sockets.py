@@ -6,6 +6,7 @@ or its folder is gone, and the failed removal leaves the descriptor open for goo
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,9 @@ class NamedPort(unix.Port):
     """The listening side."""
 
     def stopListening(self, connDone: Any = _DONE) -> Any:
-        Path(os.fsdecode(self._bindPath)).unlink(missing_ok=True)
+        # Whatever is at its place by now, or nothing: the descriptor has to be closed all the same.
+        with contextlib.suppress(OSError):
+            Path(os.fsdecode(self._bindPath)).unlink()
         return self.loseConnection(connDone)
 
     def connectionLost(self, reason: Failure) -> None:
