@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from pathlib import Path
 from typing import Protocol
 
@@ -29,8 +30,26 @@ class Folders(Protocol):
 
 
 @attrs.frozen
+class Submodule:
+    """A submodule of a work copy, as it was made.
+
+    path, git_dir: of its files and of its repository, both relative to the work copy, with slashes; key: of
+    its mirror; display: its address; commit: the one that was checked out.
+    """
+
+    path: str
+    git_dir: str
+    key: str
+    display: str
+    commit: str
+
+
+@attrs.frozen
 class Record:
-    """What a work copy was made from. key: of its mirror; display: its address; base, head: commits."""
+    """What a work copy was made from. key: of its mirror; display: its address; base, head: commits.
+
+    submodules: outer ones before those in them.
+    """
 
     key: str
     display: str
@@ -39,6 +58,7 @@ class Record:
     head: str
     name: str
     email: str
+    submodules: tuple[Submodule, ...] = ()
 
     def store(self, path: Path) -> None:
         beside = path.with_suffix(".new")
@@ -52,8 +72,10 @@ class Record:
     def load(cls, path: Path) -> Record | None:
         """The record in the file `path`; None when there is none that can be read."""
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            inner = tuple(Submodule(**found) for found in fields.pop("submodules", ()))
+            return cls(**fields, submodules=inner)
+        except (FileNotFoundError, ValueError, TypeError, AttributeError):
             return None
 
 
@@ -87,6 +109,31 @@ class Places:
     @property
     def record(self) -> Path:
         return self.own / "copy.json"
+
+    @property
+    def half_made(self) -> Path:
+        """The work copy while it is made. Not beside the others: half-made, it is none."""
+        return self.own / "half-made"
+
+    def land(self) -> None:
+        """Move the finished work copy to where the container sees it.
+
+        To be called in the reactor thread, so that two of one task do not restore one another's mode.
+
+        Raises:
+            OSError: something else is there.
+        """
+        work = self.copy.parent
+        work.mkdir(mode=0o755, parents=True, exist_ok=True)
+        mode = stat.S_IMODE(work.stat().st_mode)
+        if os.geteuid() != 0:
+            # Closed even to its owner, who is also the container's user.
+            work.chmod(mode | 0o700)
+        try:
+            self.half_made.rename(self.copy)
+        finally:
+            if os.geteuid() != 0:
+                work.chmod(mode)
 
     @property
     def repo(self) -> Path:

@@ -8,7 +8,8 @@ naming only git directories of ours: in a work copy's own `.git` the agent's con
 from __future__ import annotations
 
 import os
-import re
+import shlex
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,14 @@ from twisted.internet.defer import DeferredSemaphore
 
 from uaihost.children import Finished, run
 from uaihost.errors import ErrorCode, HostError
+from uaihost.workspaces.faults import GitFailed
 
-# How many gits run at once: each uses up to two cores and tens of MiB.
+__all__ = ["LOCAL", "NETWORK", "OUTPUT", "Git", "GitFailed"]
+
+# How many gits run at once: each uses up to two cores and tens of MiB. Those that wait for a network keep
+# no other waiting.
 AT_ONCE = 4
+FAR_AT_ONCE = 8
 # Seconds. A local command on a tree of 100,000 files takes a few; a first clone is as slow as the network.
 LOCAL = 180.0
 NETWORK = 3600.0
@@ -44,8 +50,19 @@ PASSED_ON = (
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/homebrew/bin"
 
-# Never a question; nothing of the connection but git.
-_SSH = "ssh -oBatchMode=yes -oConnectTimeout=20 -oPermitLocalCommand=no -oClearAllForwardings=yes"
+# Never a question; nothing of the connection but git; a dead connection ends. A server's key is taken as it
+# is at the first time, since nobody is there to ask, and a changed one is refused.
+_SSH = (
+    "ssh",
+    "-oBatchMode=yes",
+    "-oConnectTimeout=20",
+    "-oServerAliveInterval=20",
+    "-oPermitLocalCommand=no",
+    "-oClearAllForwardings=yes",
+    "-oForwardAgent=no",
+    "-oForwardX11=no",
+    "-oStrictHostKeyChecking=accept-new",
+)
 
 # upload-pack on the other end of a local fetch reads this file too, but no `-c` of ours.
 _CONFIG = """\
@@ -76,6 +93,9 @@ _CONFIG = """\
 [fetch]
     recurseSubmodules = false
     writeCommitGraph = false
+    unpackLimit = 1
+[uploadpack]
+    allowAnySHA1InWant = true
 [diff]
     ignoreSubmodules = all
 [gc]
@@ -85,9 +105,6 @@ _CONFIG = """\
     auto = false
 [pack]
     threads = 2
-[checkout]
-    workers = 2
-    thresholdForParallelism = 100
 [init]
     defaultBranch = main
     templateDir =
@@ -99,76 +116,25 @@ _CONFIG = """\
 _FIXED = (
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
-    f"core.sshCommand={_SSH}",
     "protocol.ext.allow=never",
     "submodule.recurse=false",
     "gc.auto=0",
     "maintenance.auto=false",
 )
 
-_SECRET = re.compile(r"(\w+://)[^/@\s]+@")
-_PROGRESS = re.compile(r"(?:remote: )?([A-Z][a-z]+ing [a-z ]+): +(\d+)%")
-
-_NOT_FOUND = ("not found", "does not exist", "no such", "does not appear to be a git repo")
-_AUTH = (
-    "could not read username",
-    "could not read password",
-    "authentication failed",
-    "terminal prompts disabled",
-    "permission denied (",
-    "error: 401",
-    "error: 403",
-    "access denied",
-)
-_NETWORK = (
-    "could not resolve",
-    "connection refused",
-    "connection timed out",
-    "failed to connect",
-    "network is unreachable",
-    "no route to host",
-    "connection reset",
-    "operation too slow",
-    "connection closed",
-)
-_CORRUPT = (
-    "corrupt",
-    "bad object",
-    "bad tree",
-    "unable to read",
-    "unable to find",
-    "missing blob",
-    "missing tree",
-    "missing commit",
-    "did not send all necessary objects",
-    "could not parse",
-    "unable to parse",
-    "reference broken",
-    "not a git repository",
-    "broken ref",
-    "unable to resolve reference",
+# For a git that runs as another user: it cannot read our configuration, which lies behind closed folders.
+_STRANGERS = (
+    "core.attributesFile=/dev/null",
+    "core.excludesFile=/dev/null",
+    "core.protectHFS=true",
+    "core.protectNTFS=true",
+    "core.safecrlf=false",
+    "core.multiPackIndex=false",
+    "core.commitGraph=false",
 )
 
-
-class GitFailed(Exception):
-    """git ended with an error. `words`: its command and options; `text`: what it said, without secrets."""
-
-    def __init__(self, words: Sequence[str], finished: Finished) -> None:
-        self.words = tuple(words)
-        self.finished = finished
-        self.text = scrubbed(finished.err[-8192:].decode("utf-8", "replace")).strip()
-        super().__init__(f"git {words[0]} ended with {finished.status}: {self.text[-500:]}")
-
-    @property
-    def last_line(self) -> str:
-        """The last thing it said."""
-        lines = [line.strip() for line in re.split(r"[\r\n]", self.text) if line.strip()]
-        return lines[-1][:300] if lines else f"git {self.words[0]} ended with status {self.finished.status}"
-
-    @property
-    def corrupt(self) -> bool:
-        """Whether it complained of damaged or missing objects."""
-        return any(words in self.text.lower() for words in _CORRUPT)
+# The one privilege that such a git keeps: to pass through the closed folders around its own.
+_PASS = "-all,+dac_read_search"
 
 
 class Git:
@@ -179,11 +145,20 @@ class Git:
     """
 
     def __init__(self, reactor: Any, home: Path, environment: Mapping[str, str]) -> None:
-        self._reactor = reactor
+        self.reactor = reactor
         self._home = home
         self._passed_on = {name: environment[name] for name in PASSED_ON if name in environment}
-        self._turns = DeferredSemaphore(AT_ONCE)
+        if "SSL_CERT_FILE" in self._passed_on:
+            # Not every libcurl looks at the name that other programs know.
+            self._passed_on.setdefault("GIT_SSL_CAINFO", self._passed_on["SSL_CERT_FILE"])
+        self._near = DeferredSemaphore(AT_ONCE)
+        self._far = DeferredSemaphore(FAR_AT_ONCE)
+        self._setpriv = shutil.which("setpriv", path=_PATH)
         self._ready = False
+
+    def can_be(self, uid: int) -> bool:
+        """Whether git can run as the user `uid`."""
+        return uid == os.geteuid() or (os.geteuid() == 0 and self._setpriv is not None)
 
     async def run(
         self,
@@ -201,6 +176,9 @@ class Git:
         limit: int = OUTPUT,
         on_err: Callable[[bytes], None] | None = None,
         fine: Sequence[int] = (0,),
+        cwd: Path | None = None,
+        user: tuple[int, int] | None = None,
+        idle: bool = False,
     ) -> Finished:
         """Run `git words... operands...` to its end.
 
@@ -213,6 +191,10 @@ class Git:
             extra: further environment.
             protocols: the ways by which other repositories may be reached in this run.
             timeout: seconds; limit: bytes of output; fine: the statuses that are no failure.
+            cwd: the folder to run in; git_dir and work_tree may then be relative to it.
+            user: uid and gid to run as, where `can_be` says so. It may pass through folders and read, and
+                write what is that user's: what a stranger's repository holds is written without our rights.
+            idle: only with processor time that nobody else wants.
 
         Raises:
             GitFailed: it ended with another status.
@@ -224,20 +206,24 @@ class Git:
                 raise ValueError(f"{operand[:40]!r} cannot be an operand of git")
         if not self._ready:
             self._prepare()
-        argv = ["git"]
-        for setting in (*_FIXED, *settings):
+        other = user is not None and user[0] != os.geteuid()
+        argv = [*(["nice", "-n", "19"] if idle else []), *(self._as(user) if user and other else []), "git"]
+        ssh = f"core.sshCommand={self._ssh()}"
+        for setting in (*_FIXED, ssh, *(_STRANGERS if other else ()), *settings):
             argv += ["-c", setting]
         argv += [*words, *operands]
         if paths:
             argv += ["--", *(os.fsdecode(path) for path in paths)]
         env = self._environment(git_dir, work_tree, index, protocols) | dict(extra or {})
-        async with self._turns:
+        if other:
+            env |= {"HOME": "/dev/null", "XDG_CONFIG_HOME": "/dev/null", "GIT_CONFIG_GLOBAL": "/dev/null"}
+        async with self._near if set(protocols) <= {"file"} else self._far:
             try:
                 finished = await run(
-                    self._reactor,
+                    self.reactor,
                     argv,
                     env=env,
-                    cwd=str(self._home),
+                    cwd=str(cwd or self._home),
                     stdin=stdin,
                     timeout=timeout,
                     limit=limit,
@@ -259,6 +245,20 @@ class Git:
         """The first line that a command prints; empty when it fails quietly with status 1."""
         finished = await self.run(*words, git_dir=git_dir, operands=operands, fine=(0, 1))
         return finished.out.decode("utf-8", "replace").split("\n", 1)[0] if finished.status == 0 else ""
+
+    def _as(self, user: tuple[int, int]) -> list[str]:
+        """What brings git to be another user."""
+        assert self._setpriv is not None
+        return [
+            self._setpriv, f"--reuid={user[0]}", f"--regid={user[1]}", "--clear-groups",
+            f"--inh-caps={_PASS}", f"--ambient-caps={_PASS}", f"--bounding-set={_PASS}", "--no-new-privs",
+            "--pdeathsig=TERM", "--",
+        ]  # fmt: skip
+
+    def _ssh(self) -> str:
+        """The ssh command: hosts are known from a file of ours, where new ones go, and from the owner's."""
+        ours = str(self._home / "known_hosts").replace("%", "%%").replace('"', '\\"')
+        return shlex.join([*_SSH, f'-oUserKnownHostsFile="{ours}" ~/.ssh/known_hosts ~/.ssh/known_hosts2'])
 
     def _environment(
         self, git_dir: Path | None, work_tree: Path | None, index: Path | None, protocols: Sequence[str]
@@ -292,49 +292,3 @@ class Git:
         beside.write_text(_CONFIG, encoding="ascii")
         beside.rename(self._home / "config")
         self._ready = True
-
-
-class ProgressLines:
-    """Turns git's standard error into lines like `Receiving objects: 45%`, each once."""
-
-    def __init__(self, on_progress: Callable[[str], None]) -> None:
-        self._on_progress = on_progress
-        self._rest = b""
-        self._last = ""
-
-    def feed(self, data: bytes) -> None:
-        *lines, self._rest = re.split(rb"[\r\n]", self._rest + data)
-        self._rest = self._rest[-4096:]
-        for line in lines:
-            if found := _PROGRESS.match(line.decode("ascii", "replace")):
-                said = f"{found[1]}: {found[2]}%"
-                if said != self._last:
-                    self._last = said
-                    self._on_progress(said)
-
-
-def scrubbed(text: str) -> str:
-    """`text` without the user names and passwords of addresses in it."""
-    return _SECRET.sub(r"\1", text)
-
-
-def clone_error(failed: GitFailed, display: str) -> HostError:
-    """What to tell people about a clone or fetch of `display` that failed."""
-    said = failed.text.lower()
-    if any(words in said for words in _AUTH):
-        why = "it needs a sign-in; give this host access to it, or check the address"
-    elif "host key verification failed" in said:
-        why = "its SSH host key is not known here; connect to it once with ssh on this host"
-    elif "no space left" in said:
-        why = "the disk is full; free some space on the host"
-    elif "is this a git repository?" in said or "does not appear to be a git repo" in said:
-        why = "there is no git repository at that address; check it"
-    elif any(words in said for words in _NETWORK):
-        why = "the server cannot be reached; check the address and the host's network"
-    elif "certificate" in said or "ssl" in said:
-        why = f"the connection is not secure ({failed.last_line}); name the right authority in SSL_CERT_FILE"
-    elif any(words in said for words in _NOT_FOUND):
-        why = "there is no such repository, or this host may not see it; check the address"
-    else:
-        why = f"git says: {failed.last_line}"
-    return HostError(ErrorCode.CLONE_FAILED, f"{display} cannot be fetched: {why}")

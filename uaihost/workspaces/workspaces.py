@@ -6,11 +6,12 @@ Knows nothing of containers, agents or commands; work copies are given to a cont
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from uaihost.blocking import Blocking
+from uaihost.interfaces import Say
 from uaihost.workspaces.copies import Copies, Identity, WorkCopy
 from uaihost.workspaces.diff import Diffs
 from uaihost.workspaces.mirrors import Mirrors
@@ -47,7 +48,7 @@ class Workspaces:
         self._blocking = blocking
         self._allowed_roots = allowed_roots
         git = Git(reactor, folders.mirrors / ".git-home", environment)
-        self._mirrors = Mirrors(git, folders.mirrors, blocking)
+        self._mirrors = Mirrors(git, folders.mirrors, blocking, folders.mirrors.parent / "saved")
         self._copies = Copies(git, self._mirrors, self._trash, blocking, uid, gid)
         self._snapshots = Snapshots(git, folders.mirrors, self._trash, blocking)
         self._saving = Saving(git, self._mirrors, self._snapshots)
@@ -60,11 +61,11 @@ class Workspaces:
         url: str,
         branch: str,
         identity: Identity | None,
-        on_progress: Callable[[str], None],
+        on_progress: Say,
     ) -> WorkCopy:
         """The task's work copy of `url` on `branch`, made when there is none; repeating it changes nothing.
 
-        on_progress: is given short lines for people.
+        on_progress: is given lines for people and what it is at.
 
         Raises:
             HostError: `invalid_args`, `clone_failed` or `conflict`, with what to do. Nothing half-made stays.
@@ -99,7 +100,7 @@ class Workspaces:
         """
         return await self._diffs.diff(Places.of(self._tasks, task_id, slug), project_id)
 
-    async def clone(self, url: str, project_id: str, on_progress: Callable[[str], None]) -> dict[str, str]:
+    async def clone(self, url: str, project_id: str, on_progress: Say) -> dict[str, str]:
         """The mirror of `url`, made or fetched: `{path, defaultBranch, head}`.
 
         Raises:

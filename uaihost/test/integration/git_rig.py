@@ -17,6 +17,7 @@ from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
 from uaihost.blocking import Threads
+from uaihost.interfaces import Doing
 from uaihost.test.support import short_folder
 from uaihost.workspaces.workspaces import Identity, Workspaces
 
@@ -82,7 +83,7 @@ class WorkspacesCase(TestCase):
         self.first = commit(self.remote, "first", a_txt="one\ntwo\n", d__b_txt="b\n", _gitignore="*.log\n")
         self.threads = Threads(reactor, "workspaces", 4)  # type: ignore[arg-type]
         self.addCleanup(self.threads.stop)
-        self.lines: list[str] = []
+        self.lines: list[str | Doing] = []
         self.workspaces = self.host()
 
     def host(self) -> Workspaces:

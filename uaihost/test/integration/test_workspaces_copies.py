@@ -104,13 +104,12 @@ class PrepareTests(WorkspacesCase):
 
     async def test_a_damaged_object_in_the_mirror_is_healed(self) -> None:
         await self.workspaces.clone(str(self.remote), "p1", self.lines.append)
-        blob = git(self.remote, "rev-parse", "main:a.txt")
-        damaged = self.mirror() / "objects" / blob[:2] / blob[2:]
+        (damaged,) = self.mirror().glob("objects/pack/*.pack")
         damaged.chmod(0o644)
-        damaged.write_bytes(b"garbage")
+        damaged.write_bytes(damaged.read_bytes()[:-40] + bytes(40))
         copy = await self.prepared()
         self.assertEqual((copy / "a.txt").read_text(), "one\ntwo\n")
-        self.assertTrue(any("damaged" in line for line in self.lines))
+        self.assertTrue(any("damaged" in str(line) for line in self.lines))
 
 
 class DiffTests(WorkspacesCase):
