@@ -162,6 +162,9 @@ class Tasks:
         """A command was cut off by the end of the daemon and does not run again."""
         error = HostError(ErrorCode.CANCELLED, "the host was cut off here; send the command again")
         if record.status == Status.STOPPING:
+            # What is not put away lies outside of the container.
+            self.let_go(record.id)
+            await to_the_end(self.around.engine.remove(record.id))
             await self.records.move(record, Input.LOST, message=error.message)
         else:
             await self._undo(record, error)
