@@ -84,11 +84,14 @@ class Wait:
     percent: int | None = None
     deadline: float | None = None
     expired: Reason | None = None
+    over: bool = False
     _spent: dict[Reason, float] = attrs.field(factory=dict)
     _timer: IDelayedCall | None = None
 
     def say(self, doing: Doing) -> None:
-        """What it is at now; a new reason has a deadline of its own."""
+        """What it is at now; a new reason has a deadline of its own. Said too late, it changes nothing."""
+        if self.over or self.expired is not None:
+            return
         changed = doing.reason is not self.reason
         if changed:
             self._waits.switch(self, doing.reason)
@@ -187,6 +190,7 @@ class Waits:
 
     def end(self, wait: Wait) -> None:
         _stop(wait)
+        wait.over = True
         waits = self._waits.get(wait.task_id, [])
         if wait in waits:
             waits.remove(wait)
