@@ -1,10 +1,10 @@
-"""The composition root of the host: builds every object, wires them, owns the order of start and stop.
+"""The composition root of the host: the rooms of tasks (uaihost.rooms), the link, the local API, in order.
 
 No room imports it. Its only logic is that order:
 
-start: lock the data folder, open the database, point tunnels at ports, attach channels, take up unfinished
-commands, dial the bridge. stop: refuse new commands, wait for those in flight, let results leave, close the
-link, let go of the agents, close the rest.
+start: lock the data folder, open the database, point tunnels at ports, park what the machine's restart ended,
+attach channels, take up unfinished commands, look at the engine, dial the bridge. stop: refuse new commands,
+wait for those in flight, let results leave, close the link, let go of the agents, close the rest.
 """
 
 from __future__ import annotations
@@ -20,47 +20,26 @@ from twisted.logger import Logger
 from uaihost import __version__, ids
 from uaihost.agents.registry import AgentRegistry
 from uaihost.blocking import Threads
-from uaihost.channel.channel import Channels
-from uaihost.commands.adoption import Adoption
-from uaihost.commands.channel import ChannelCommands
-from uaihost.commands.dispatch import Dispatch
-from uaihost.commands.exposed import Exposed
-from uaihost.commands.files import FileCommands
-from uaihost.commands.registry import registry
-from uaihost.commands.tasks import Surroundings, Tasks
 from uaihost.config import Settings
-from uaihost.containers.base import BaseImages
-from uaihost.containers.client import SYSTEM_SOCKET
-from uaihost.containers.daemon import DockerEngine
-from uaihost.containers.images import Images, owner
-from uaihost.containers.readiness import Readiness
 from uaihost.errors import ErrorCode, HostError
 from uaihost.events import EventJournal
-from uaihost.interfaces import Limits, Say
+from uaihost.interfaces import Say
 from uaihost.link.endpoint import bridge_endpoint
 from uaihost.link.link import Hooks, Link, LinkState
 from uaihost.link.outbound import Outbound
 from uaihost.link.session import Greeting, Inbound, Session
 from uaihost.offline import DataLock
 from uaihost.paths import Folders, data_files
+from uaihost.rooms import Ground, Rooms
 from uaihost.staged import StagedService
 from uaihost.state import outbox
 from uaihost.state import tasks as task_rows
 from uaihost.state.database import Database
-from uaihost.tunnels.table import TunnelTable
-from uaihost.tunnels.targets import PortTable
 from uaihost.web.lag import ReactorLag
 from uaihost.web.listeners import LocalListeners
 from uaihost.wire import frames, mux
-from uaihost.workspaces.attachments import Attachments
-from uaihost.workspaces.workspaces import Workspaces
 
 log = Logger()
-
-# Engine calls at once; the reactor's own pool, which resolves names, is another one.
-ENGINE_THREADS = 4
-# File trees that are copied, removed or read at once.
-FILE_THREADS = 4
 
 
 class Host(StagedService):
@@ -88,7 +67,9 @@ class Host(StagedService):
     async def status(self) -> dict[str, Any]:
         """What `uaihost status` shows."""
         state = self._link.state
-        rows, depth = await self._database.run(_overview)
+        rooms = self._rooms
+        exposed, depth = await self._database.run(_exposed)
+        traffic = rooms.egress.traffic
         return {
             "version": __version__,
             "hostId": self._host_id,
@@ -99,30 +80,40 @@ class Host(StagedService):
                 "retryAt": state.retry_at,
             },
             "outbox": depth,
-            "commands": self._dispatch.running,
-            "tunnels": self._tunnels.open_tunnels,
-            "tasks": rows,
+            "commands": rooms.dispatch.running,
+            "tunnels": rooms.tunnels.open_tunnels,
+            "tasks": [self._used(row) for row in await rooms.tasks.overview()] + exposed,
+            "egress": {"mode": rooms.egress.mode, "allowed": traffic.allowed, "blocked": traffic.blocked},
             "reactorLag": self._lag.worst,
         }
 
+    async def task(self, task_id: str) -> dict[str, Any]:
+        """Everything about one task."""
+        for row in await self._rooms.tasks.overview(task_id):
+            return self._used(row)
+        raise HostError(ErrorCode.NOT_FOUND, f"this host has no task {task_id[:64]!r}")
+
     async def expose(self, task_id: str, ports: Mapping[str, int]) -> None:
         """Make ports of this machine previews of a task without a container."""
-        await self._exposed.expose(task_id, ports)
+        await self._rooms.exposed.expose(task_id, ports)
 
     async def unexpose(self, task_id: str) -> None:
         """End that."""
-        await self._exposed.unexpose(task_id)
-
-    async def task(self, task_id: str) -> dict[str, Any]:
-        """Everything about one task."""
-        for row in (await self.status())["tasks"]:
-            if row["id"] == task_id:
-                return dict(row)
-        raise HostError(ErrorCode.NOT_FOUND, f"this host has no task {task_id[:64]!r}")
+        await self._rooms.exposed.unexpose(task_id)
 
     async def clean(self, dry_run: bool) -> dict[str, Any]:
         """Free disk in the published order."""
         raise HostError(ErrorCode.UNAVAILABLE, "nothing can be cleaned up yet")
+
+    def _used(self, row: dict[str, Any]) -> dict[str, Any]:
+        usage = self._rooms.resources.last(row["id"])
+        if usage is None:
+            return row
+        return {**row, "usage": {"memoryBytes": usage.memory, "cpuPercent": usage.cpu_percent}}
+
+    async def prepare(self, say: Say) -> str:
+        """Build the task image if it is missing; its reference. Tasks that need it meanwhile wait for it."""
+        return await self._rooms.images.ensure(say)
 
     # start
 
@@ -132,78 +123,39 @@ class Host(StagedService):
         self._lag.start()
         self.undo.append(self._lag.stop)
         self._host_id = settings.host_id or _host_id(folders.root)
-        engine_threads = self._threads("engine", ENGINE_THREADS)
-        files = self._threads("files", FILE_THREADS)
         database_thread = self._threads("database", 1)
         self._database = await Database.open(folders.database, data_files("migrations"), database_thread)
         self.undo.append(self._database.close)
         journal = EventJournal(self._database, reactor)
-        docker_host = engine_address(settings)
-        engine = DockerEngine(reactor, engine_threads, docker_host, self._host_id)
         agents = AgentRegistry()
-        channels = Channels(
-            self._database, journal, engine, reactor, agents, files, folders.tasks, folders.transcripts
-        )
-        self._compose(journal, engine, channels, files)
-        self.undo.append(self._tunnels.stop)
+        ground = Ground(reactor, settings, folders, self._host_id, self._database, journal, self._threads)
+        rooms = self._rooms = Rooms(ground, agents, self._services)
+        self.undo.append(rooms.tunnels.stop)
         self._link = self._make_link(agents, journal)
-        self.undo.append(channels.stop)
-        self.undo.append(self._adoption.stop)
-        await self._exposed.restore()
+        for part in (rooms.channels, rooms.egress, rooms.adoption, rooms.events, rooms.resources):
+            self.undo.append(part.stop)
+        await rooms.exposed.restore()
+        # Before any command: what ran before the machine was restarted does not run now.
+        await rooms.adoption.restore()
+        rooms.approvals.start()
+        self.undo.append(rooms.approvals.stop)
         # Before any command: a word that waited at the bridge must find its channel open.
-        await channels.resume(await self._database.run(_running))
-        await self._dispatch.recover()
-        self._adoption.start()
+        await rooms.channels.resume(await rooms.running())
+        await rooms.dispatch.recover()
+        rooms.adoption.start()
+        rooms.events.start()
+        rooms.resources.start()
         self.undo.append(self._hang_up)
         self._link.startService()
         self._listen()
 
-    def _compose(
-        self, journal: EventJournal, engine: DockerEngine, channels: Channels, files: Threads
-    ) -> None:
-        """What commands and tunnels need."""
-        settings, folders, reactor = self._settings, self._folders, self._reactor
-        uid, gid = owner()
-        ports = PortTable()
-        workspaces = Workspaces(reactor, folders, files, uid, gid, settings.local_repositories)
-        attachments = Attachments(folders.tasks, files)
-        self._exposed = Exposed(self._database, journal, reactor, ports)
-        around = Surroundings(
-            workspaces=workspaces,
-            engine=engine,
-            images=task_images(reactor, self._threads("images", 1), settings),
-            readiness=Readiness(reactor, folders.run, running=lambda task_id: _runs(engine, task_id)),
-            channels=channels,
-            ports=ports,
-            folders=folders,
-            uid=uid,
-            gid=gid,
-            limits=Limits(
-                settings.task_memory,
-                settings.task_cpus,
-                settings.task_pids,
-                swap=settings.task_swap,
-                disk=settings.task_disk,
-            ),
-        )
-        tasks = Tasks(self._database, journal, reactor, files, around, self._exposed)
-        surface = registry(tasks, ChannelCommands(channels), FileCommands(workspaces, attachments, files))
-        self._dispatch = Dispatch(surface, self._database, journal, reactor)
-        self._adoption = Adoption(
-            self._database,
-            reactor,
-            engine,
-            tasks,
-            self._exposed,
-            self._dispatch.lanes,
-            lambda task_id: channels.resume([task_id]),
-        )
-        secure = settings.cloud_url.startswith("wss:")
-        self._tunnels = TunnelTable(reactor, ports, scheme="https" if secure else "http")
+    def _services(self) -> dict[str, int]:
+        """Ports of this machine's own that no task may reach, by name."""
+        return {"bridge": self._settings.bridge_port, "local status": self._settings.ui_port}
 
     def _make_link(self, agents: AgentRegistry, journal: EventJournal) -> Link:
         settings = self._settings
-        runtimes: list[frames.Runtime] = []
+        rooms = self._rooms
         features = [mux.FEATURE]
         link = Link(
             self._reactor,
@@ -211,17 +163,20 @@ class Host(StagedService):
             Greeting(
                 settings.require_token(),
                 self._host_id,
-                lambda: frames.Capabilities(agents.capabilities(), runtimes, features),
+                lambda: frames.Capabilities(agents.capabilities(), list(rooms.images.runtimes()), features),
             ),
             Inbound(
-                self._handlers(), self._tunnels.deliver, self._tunnels.message, self._dispatch.bad_command
+                self._handlers(),
+                self._rooms.tunnels.deliver,
+                self._rooms.tunnels.message,
+                self._rooms.dispatch.bad_command,
             ),
             journal=journal,
             store=self._database,
             random=SystemRandom(),
             hooks=Hooks(
                 connected=self._link_up,
-                lost=lambda reason: self._tunnels.link_lost(),
+                lost=lambda reason: self._rooms.tunnels.link_lost(),
                 fatal=self._rejected,
                 changed=_log_state,
             ),
@@ -232,10 +187,10 @@ class Host(StagedService):
     def _handlers(self) -> dict[str, Callable[[Any], None]]:
         """Who takes a frame of the bridge, by its kind."""
         return {
-            "command": self._dispatch.received,
-            "tunnel.open": self._tunnels.open,
-            "tunnel.requestEnd": self._tunnels.request_end,
-            "tunnel.close": self._tunnels.close,
+            "command": self._rooms.dispatch.received,
+            "tunnel.open": self._rooms.tunnels.open,
+            "tunnel.requestEnd": self._rooms.tunnels.request_end,
+            "tunnel.close": self._rooms.tunnels.close,
             "gh.connect.set": self._no_github,
             "gh.connect.clear": self._no_github,
             "ssh.key.get": self._no_ssh,
@@ -252,7 +207,7 @@ class Host(StagedService):
         self._link.send(frames.SshKeyFailed(frame.userId, "unavailable: this host keeps no SSH keys yet"))
 
     def _link_up(self, session: Session, outbound: Outbound) -> None:
-        self._tunnels.link_up(outbound, session, session.broken)
+        self._rooms.tunnels.link_up(outbound, session, session.broken)
         Deferred.fromCoroutine(self._announce(session)).addErrback(
             lambda failure: log.failure("the tasks could not be announced", failure)
         )
@@ -261,7 +216,7 @@ class Host(StagedService):
 
     async def _announce(self, session: Session) -> None:
         """A bridge that forgot everything learns what there is (docs/protocol.md, section 6)."""
-        for event in await self._adoption.snapshot():
+        for event in await self._rooms.adoption.snapshot():
             session.send(frames.EventFrame(event))
 
     def _rejected(self, reason: str) -> None:
@@ -287,7 +242,7 @@ class Host(StagedService):
     # stop
 
     async def _hang_up(self) -> None:
-        await self._dispatch.drain()
+        await self._rooms.dispatch.drain()
         await self._link.drain()
         await self._link.stopService()
 
@@ -297,65 +252,13 @@ class Host(StagedService):
         return threads
 
 
-def engine_address(settings: Settings) -> str:
-    """The engine to use: the one that is set, else the machine's, else the one that `uaihost up` started."""
-    if settings.docker_host:
-        return settings.docker_host
-    own = Folders(settings.data_dir).engine / "docker.sock"
-    if own.exists() and not Path(SYSTEM_SOCKET.removeprefix("unix://")).exists():
-        return f"unix://{own}"
-    return SYSTEM_SOCKET
-
-
-def task_images(reactor: Any, blocking: Threads, settings: Settings, kind: str = "small") -> Images:
-    """Who builds the task image of that kind under these settings."""
-    docker_host = engine_address(settings)
-    uid, gid = owner()
-    return Images(
-        reactor,
-        blocking,
-        docker_host,
-        BaseImages(reactor, blocking, docker_host, settings.data_dir / "images", settings.base_image),
-        image=data_files("images") / kind,
-        shim=Path(__file__).parent / "shim",
-        uid=uid,
-        gid=gid,
-    )
-
-
-async def prepare_images(reactor: Any, settings: Settings, on_progress: Say) -> str:
-    """Build the task image if it is missing; its reference."""
-    threads = Threads(reactor, "images", 1)
-    try:
-        return await task_images(reactor, threads, settings).ensure(on_progress)
-    finally:
-        threads.stop()
-
-
-def _overview(connection: Any) -> tuple[list[dict[str, Any]], int]:
-    """Rows for people: every task and exposure, and how much waits to be sent."""
+def _exposed(connection: Any) -> tuple[list[dict[str, Any]], int]:
+    """A row for people for each exposure, and how much waits to be sent."""
     rows: list[dict[str, Any]] = []
-    for record in task_rows.every(connection):
-        found = task_rows.ports(connection, record.id)
-        previews = [
-            {"name": port.name, "hostPort": port.host_port} for port in found if port.target == "preview"
-        ]
-        rows.append(
-            {"id": record.id, "status": record.status, "message": record.message, "previewPorts": previews}
-        )
     for exposure in task_rows.exposures(connection):
         previews = [{"name": name, "hostPort": port} for name, port in exposure.ports.items()]
         rows.append({"id": exposure.task_id, "status": "exposed", "message": None, "previewPorts": previews})
     return rows, outbox.depth(connection)
-
-
-async def _runs(engine: DockerEngine, task_id: str) -> bool:
-    found = await engine.find(task_id)
-    return found is not None and found.state == "running"
-
-
-def _running(connection: Any) -> list[str]:
-    return [record.id for record in task_rows.every(connection) if record.status == "running"]
 
 
 def _log_state(state: LinkState) -> None:

@@ -19,7 +19,6 @@ from rich.table import Table
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
-from uaihost.app import engine_address, task_images
 from uaihost.blocking import Threads
 from uaihost.cli.local import settings
 from uaihost.cli.loop import run_until_signalled
@@ -31,6 +30,7 @@ from uaihost.containers.images import ImageInfo
 from uaihost.errors import ErrorCode, HostError
 from uaihost.exits import Exits
 from uaihost.paths import data_files
+from uaihost.rooms import engine_address, task_images
 
 T = TypeVar("T")
 

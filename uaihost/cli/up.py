@@ -11,7 +11,7 @@ import attrs
 import click
 from rich.console import Console
 
-from uaihost.app import Host, prepare_images
+from uaihost.app import Host
 from uaihost.bridge.service import bridge_settings, make_bridge
 from uaihost.cli.local import settings
 from uaihost.cli.loop import run_until_signalled
@@ -77,8 +77,6 @@ class Product:
             cloud_url=f"ws://127.0.0.1:{self._settings.bridge_port}/host",
             local_repositories=tuple(sorted(roots)),
         )
-        with self._steps.step("task image") as step:
-            step.result = await prepare_images(reactor, mine, step.say)
         with self._steps.step("bridge") as step:
             wanted = bridge_settings(mine.data_dir, mine.bridge_port, token)
             bridge = make_bridge(reactor, wanted)
@@ -94,7 +92,17 @@ class Product:
             highlight=False,
             soft_wrap=True,
         )
-        self._console.print("[dim]Ctrl-C stops; tasks and their work stay.[/]")
+        self._console.print("[dim]Ctrl-C stops; tasks and their work stay.[/]\n")
+        # The page is there meanwhile, and a task that needs the image says that it waits for it.
+        await self._prepare(host)
+
+    async def _prepare(self, host: Host) -> None:
+        try:
+            with self._steps.step("task image") as step:
+                step.result = await host.prepare(step.say)
+        except HostError:
+            # It was told, and a task tries again.
+            self._console.print("[dim]Tasks cannot start before that is put right; each tries again.[/]")
 
     async def stop(self) -> None:
         """Stop what was started; an engine that was running before goes on."""

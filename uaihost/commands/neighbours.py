@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from uaihost.interfaces import Address, AgentStatus, Json, Limits, Say, Step
 from uaihost.wire.inputs import ChannelEnsure
@@ -87,7 +87,7 @@ class Report(Protocol):
 class Isolation(Protocol):
     """The look from inside a container (containers.isolation)."""
 
-    async def check(self, task_id: str, *, network: str, uid: int, gid: int) -> Report:
+    async def check(self, task_id: str, *, network: Literal["own", "none"], uid: int, gid: int) -> Report:
         """Look now; nothing of a repository runs there yet."""
 
 

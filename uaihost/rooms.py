@@ -1,0 +1,189 @@
+"""Builds the rooms that tasks need and joins them: engine, images, workspaces, egress, channels, commands.
+
+It decides who is given whom; `app` decides when each begins and ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from uaihost.agents.registry import AgentRegistry
+from uaihost.blocking import Threads
+from uaihost.channel.channel import Channels
+from uaihost.commands.adoption import Adoption
+from uaihost.commands.approvals import Approvals
+from uaihost.commands.channel import ChannelCommands
+from uaihost.commands.dispatch import Dispatch
+from uaihost.commands.exposed import Exposed
+from uaihost.commands.files import FileCommands
+from uaihost.commands.lanes import Lanes
+from uaihost.commands.registry import registry
+from uaihost.commands.resources import Resources
+from uaihost.commands.tasks import Surroundings, Tasks
+from uaihost.commands.waking import Waking
+from uaihost.config import Settings
+from uaihost.containers.admission import Admission
+from uaihost.containers.base import BaseImages
+from uaihost.containers.client import SYSTEM_SOCKET
+from uaihost.containers.daemon import DockerEngine
+from uaihost.containers.firewall import Firewall
+from uaihost.containers.images import Images, owner
+from uaihost.containers.isolation import Isolation
+from uaihost.containers.readiness import Readiness
+from uaihost.containers.watch import EngineEvents
+from uaihost.egress.egress import Egress
+from uaihost.egress.names import Destination
+from uaihost.egress.policy import Policy
+from uaihost.events import EventJournal
+from uaihost.interfaces import Limits
+from uaihost.paths import Folders, data_files
+from uaihost.state.database import Database
+from uaihost.tunnels.table import TunnelTable
+from uaihost.tunnels.targets import PortTable
+from uaihost.workspaces.attachments import Attachments
+from uaihost.workspaces.workspaces import Workspaces
+
+log = Logger()
+
+# Engine calls at once; the reactor's own pool, which resolves names, is another one.
+ENGINE_THREADS = 4
+# File trees that are copied, removed or read at once.
+FILE_THREADS = 4
+# Where the standard image's editor listens inside its container.
+EDITOR_PORT = 8100
+
+
+@attrs.frozen
+class Ground:
+    """What everything stands on. threads: makes a pool of threads, which ends with the host."""
+
+    reactor: Any
+    settings: Settings
+    folders: Folders
+    host_id: str
+    database: Database
+    journal: EventJournal
+    threads: Callable[[str, int], Threads]
+
+
+class Rooms:
+    """The task side of a host.
+
+    agents: the kinds on offer. services: ports of this machine that tasks must not reach, by name.
+    """
+
+    def __init__(self, ground: Ground, agents: AgentRegistry, services: Callable[[], dict[str, int]]) -> None:
+        reactor, settings, folders = ground.reactor, ground.settings, ground.folders
+        database, journal = ground.database, ground.journal
+        self._ground = ground
+        files = ground.threads("files", FILE_THREADS)
+        docker_host = engine_address(settings)
+        self.engine = DockerEngine(
+            reactor, ground.threads("engine", ENGINE_THREADS), docker_host, ground.host_id
+        )
+        self.firewall = Firewall(reactor, files, docker_host, allow=settings.egress_allow)
+        self.images = task_images(reactor, ground.threads("images", 1), settings, settings.task_image)
+        self.channels = Channels(
+            database, journal, self.engine, reactor, agents, files, folders.tasks, folders.transcripts
+        )
+        policy = Policy(settings.egress, settings.egress_allow)
+        self.egress = Egress(reactor, folders, policy, self._blocked)
+        self.ports = PortTable()
+        self.exposed = Exposed(database, journal, reactor, self.ports)
+        uid, gid = owner()
+        workspaces = Workspaces(reactor, folders, files, uid, gid, settings.local_repositories)
+        self._around = Surroundings(
+            workspaces=workspaces,
+            engine=self.engine,
+            images=self.images,
+            readiness=Readiness(reactor, folders.run, running=self._runs),
+            channels=self.channels,
+            ports=self.ports,
+            folders=folders,
+            uid=uid,
+            gid=gid,
+            limits=limits_of(settings),
+            editor_port=EDITOR_PORT if settings.task_image == "standard" else None,
+            admission=Admission(reactor, files, folders.root),
+            isolation=Isolation(self.engine, self.firewall, reactor, ground.host_id, services=services),
+            egress=self.egress,
+        )
+        self.tasks = Tasks(database, journal, reactor, files, self._around, self.exposed)
+        lanes = Lanes()
+        self.waking = Waking(self.tasks, lanes)
+        surface = registry(
+            self.tasks,
+            ChannelCommands(self.channels, self.waking),
+            FileCommands(workspaces, Attachments(folders.tasks, files), files),
+        )
+        self.dispatch = Dispatch(surface, database, journal, reactor, lanes, self.tasks.records.waits)
+        self.approvals = Approvals(journal, self.channels, self.tasks.records.waits)
+        self.adoption = Adoption(
+            database, reactor, self.engine, self.tasks, self.exposed, lanes, self._running_again
+        )
+        self.events = EngineEvents(reactor, docker_host, ground.host_id, self.adoption)
+        self.resources = Resources(reactor, journal, self.engine, self.running)
+        secure = settings.cloud_url.startswith("wss:")
+        self.tunnels = TunnelTable(reactor, self.ports, scheme="https" if secure else "http")
+
+    async def running(self) -> list[str]:
+        """The tasks whose containers should run now."""
+        return [row["id"] for row in await self.tasks.overview() if row["status"] == "running"]
+
+    async def _runs(self, task_id: str) -> bool:
+        found = await self.engine.find(task_id)
+        return found is not None and found.state == "running"
+
+    async def _running_again(self, task_id: str) -> None:
+        await self.channels.resume([task_id])
+        self.approvals.look(task_id)
+
+    def _blocked(self, task_id: str, destination: Destination, why: str) -> None:
+        text = f"Blocked: {destination.host}:{destination.port}. {why}"
+        noted = Deferred.fromCoroutine(self.channels.note(task_id, text))
+        noted.addErrback(
+            lambda failure: log.failure("a refusal was not told in {task}", failure, task=task_id)
+        )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What one task may use under these settings."""
+    return Limits(
+        memory=settings.task_memory,
+        cpus=settings.task_cpus,
+        pids=settings.task_pids,
+        swap=settings.task_swap,
+        disk=settings.task_disk,
+    )
+
+
+def engine_address(settings: Settings) -> str:
+    """The engine to use: the one that is set, else the machine's, else the one that `uaihost up` started."""
+    if settings.docker_host:
+        return settings.docker_host
+    own = Folders(settings.data_dir).engine / "docker.sock"
+    if own.exists() and not Path(SYSTEM_SOCKET.removeprefix("unix://")).exists():
+        return f"unix://{own}"
+    return SYSTEM_SOCKET
+
+
+def task_images(reactor: Any, blocking: Threads, settings: Settings, kind: str) -> Images:
+    """Who builds the task image of this kind, a folder of `images`, under these settings."""
+    docker_host = engine_address(settings)
+    uid, gid = owner()
+    return Images(
+        reactor,
+        blocking,
+        docker_host,
+        BaseImages(reactor, blocking, docker_host, settings.data_dir / "images", settings.base_image),
+        image=data_files("images") / kind,
+        shim=Path(__file__).parent / "shim",
+        uid=uid,
+        gid=gid,
+    )
