@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import attrs
-from twisted.internet.defer import DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from uaihost import children
@@ -57,6 +58,8 @@ _PROHIBITED = {4: "icmp-admin-prohibited", 6: "icmp6-adm-prohibited"}
 
 # Seconds for a program that waits for the tables' lock; it takes milliseconds alone.
 LIMIT = 20.0
+# Seconds between two looks at the rules: what loads a firewall anew takes ours away.
+KEEP = 30.0
 # Attempts when somebody changes the tables between our reading and our writing.
 TRIES = 3
 # Where these programs are, whatever the PATH of a daemon says.
@@ -261,30 +264,55 @@ class Firewall:
         self._tables = tables
         self._run = run
         self._lock = DeferredLock()
+        self._state: FirewallState | None = None
+        self._looking = LoopingCall(lambda: Deferred.fromCoroutine(self._look_after()))
+        self._looking.clock = reactor
+
+    def keep(self) -> None:
+        """Put the rules in force now, and again whenever somebody took them away; until `release`."""
+        self._looking.start(KEEP)
+
+    def release(self) -> None:
+        """Look after them no more. They stay, as tasks do."""
+        if self._looking.running:
+            self._looking.stop()
 
     async def apply(self) -> FirewallState:
         """Put the rules in force where they are not; cheap where they are: two programs that read."""
+        await self._lock.acquire()
+        try:
+            state = await self._apply()
+        finally:
+            self._lock.release()
+        if state != self._state and not state.applied:
+            log.warn("tasks' networks are not filtered: {why}", why=state.why)
+        self._state = state
+        return state
+
+    async def _apply(self) -> FirewallState:
         if not self._docker_host.startswith("unix://"):
             return FirewallState(
                 False,
                 f"the engine at {self._docker_host} is on another machine, where the daemon may not set "
                 "firewall rules: run the daemon there",
             )
-        await self._lock.acquire()
+        resolvers = await self._blocking.call(self._resolvers)
+        wanted = rules(4, resolvers, self.allow, self._look().attached())
+        why = await self._put(self._tables[0], lambda saved: _wanted(saved, wanted))
+        if why:
+            return FirewallState(False, f"the daemon may not set firewall rules: {why}")
+        six = rules(6, resolvers, self.allow)
+        why = await self._put(self._tables[1], lambda saved: _wanted(saved, six))
+        if why:
+            # Tasks' networks have no IPv6 of their own; the check from inside tells if one has.
+            log.debug("no IPv6 rules: {why}", why=why)
+        return FirewallState(True)
+
+    async def _look_after(self) -> None:
         try:
-            resolvers = await self._blocking.call(self._resolvers)
-            wanted = rules(4, resolvers, self.allow, self._look().attached())
-            why = await self._put(self._tables[0], lambda saved: _wanted(saved, wanted))
-            if why:
-                return FirewallState(False, f"the daemon may not set firewall rules: {why}")
-            six = rules(6, resolvers, self.allow)
-            why = await self._put(self._tables[1], lambda saved: _wanted(saved, six))
-            if why:
-                # Tasks' networks have no IPv6 of their own; the check from inside tells if one has.
-                log.debug("no IPv6 rules: {why}", why=why)
-            return FirewallState(True)
-        finally:
-            self._lock.release()
+            await self.apply()
+        except Exception:
+            log.failure("cannot look after the packet filter")
 
     async def remove(self) -> None:
         """Take away all that `apply` put there; where nothing is or nothing may be done, nothing happens."""

@@ -32,7 +32,6 @@ from uaihost.containers.report import (
     TASKS,
     Asked,
     Check,
-    Network,
     Report,
     Target,
     failed,
@@ -171,12 +170,12 @@ class Isolation:
         self._canaries = canaries
 
     async def check(
-        self, task_id: str, *, network: Network, uid: int, gid: int, limits: Limits | None = None
+        self, task_id: str, *, network: str, uid: int, gid: int, limits: Limits | None = None
     ) -> Report:
         """Look at the task's running container from inside.
 
-        uid, gid, network, limits: what it was launched with. Never raises: what cannot be found out is a
-        failed check.
+        uid, gid, network (`own` or `none`), limits: what it was launched with. Never raises: what cannot be
+        found out is a failed check.
         """
         try:
             return await self._check(task_id, network, uid, gid, limits)
@@ -186,9 +185,7 @@ class Isolation:
             said = error.message if isinstance(error, HostError) else str(error)
         return failed(f"the container could not be looked at: {said}", self._now())
 
-    async def _check(
-        self, task_id: str, network: Network, uid: int, gid: int, limits: Limits | None
-    ) -> Report:
+    async def _check(self, task_id: str, network: str, uid: int, gid: int, limits: Limits | None) -> Report:
         state = await self._filter(task_id, network)
         around = self._look()
         canaries = self._canaries(self._reactor)
@@ -211,7 +208,7 @@ class Isolation:
         )
         return judged(parsed(answer), asked, self._now())
 
-    async def _filter(self, task_id: str, network: Network) -> FirewallState:
+    async def _filter(self, task_id: str, network: str) -> FirewallState:
         if network == "none":
             return FirewallState(True)  # There is nothing to filter.
         state = await self._firewall.apply()

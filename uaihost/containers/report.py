@@ -15,7 +15,6 @@ import msgspec
 from uaihost.interfaces import Limits
 
 Outcome = Literal["blocked", "open", "ok", "unknown"]
-Network = Literal["own", "none"]
 
 # Bytes of the probe's answer: a few kB, more with many mounts.
 ANSWER_LIMIT = 1 << 20
@@ -93,13 +92,13 @@ class Target:
 class Asked:
     """What the container should be, and what the probe was given.
 
-    namespaces: the host's own, by name; proven: the kinds of targets that answered the host just before;
-    filtered: the packet filter's rules are in force; why: when not, a sentence.
+    network: `own` or `none`; namespaces: the host's own, by name; proven: the kinds of targets that answered
+    the host just before; filtered: the packet filter's rules are in force; why: when not, a sentence.
     """
 
     uid: int
     gid: int
-    network: Network
+    network: str
     namespaces: Mapping[str, str]
     targets: Sequence[Target]
     proven: frozenset[str]
@@ -365,7 +364,7 @@ REACH: dict[str, Reach] = {
 
 def _reach(kind: str, seen: Seen, asked: Asked) -> Check:
     how = REACH[kind]
-    required = how.always or asked.filtered or asked.network == "none"
+    required = how.always or asked.filtered or asked.network != "own"
     if len(seen.reached) != len(asked.targets):
         return Check(kind, "unknown", True, "the probe did not try everything")
     tried = [

@@ -215,9 +215,12 @@ class ResolversTests(TestCase):
 
 
 class FirewallTests(TestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+
     def made(self, tables: Tables, docker_host: str = "unix:///x", **options: Any) -> Firewall:
         return Firewall(
-            Clock(),
+            self.clock,
             Inline(),
             docker_host,
             resolvers=lambda: ["10.0.0.53"],
@@ -311,6 +314,28 @@ class FirewallTests(TestCase):
             state = self.applied(tables)
             self.assertEqual((state.applied, bool(state.why)), (applied, bool(words)))
             self.assertIn(words, state.why)
+
+    def test_it_looks_after_the_rules_until_it_is_released(self) -> None:
+        tables = Tables("DOCKER-USER")
+        made = self.made(tables)
+        made.keep()
+        self.assertEqual(tables.rows("INPUT"), ["-i uai-+ -j UAIHOST-IN"])
+        for _ in range(3):
+            tables.rows("INPUT").clear()
+            self.clock.advance(firewall.KEEP)
+            self.assertEqual(tables.rows("INPUT"), ["-i uai-+ -j UAIHOST-IN"])
+        # Neither a defect nor a missing right ends that.
+        tables.fail["iptables-save"] = "Permission denied"
+        self.clock.advance(firewall.KEEP)
+        tables.fail.clear()
+        tables.rows("INPUT").clear()
+        self.clock.advance(firewall.KEEP)
+        self.assertEqual(tables.rows("INPUT"), ["-i uai-+ -j UAIHOST-IN"])
+        made.release()
+        made.release()
+        tables.rows("INPUT").clear()
+        self.clock.advance(firewall.KEEP * 3)
+        self.assertEqual((tables.rows("INPUT"), self.clock.getDelayedCalls()), ([], []))
 
     def test_an_engine_elsewhere_is_left_alone(self) -> None:
         tables = Tables()
