@@ -14,60 +14,12 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from uaihost.shim import init
-from uaihost.test.support import given, short_folder, strategies
+from uaihost.shim import init, processes
+from uaihost.test.support import short_folder
 
 # Seconds until something that takes milliseconds counts as not happening.
 LIMIT = 20.0
-
-
-class DevcontainerTests(SynchronousTestCase):
-    def read(self, text: str | bytes, name: str = ".devcontainer/devcontainer.json") -> dict[str, Any]:
-        path = short_folder(self) / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text.encode() if isinstance(text, str) else text)
-        return init.devcontainer(path.parents[len(Path(name).parts) - 1])
-
-    def test_comments_and_trailing_commas(self) -> None:
-        text = """\ufeff{ // a "comment"
-            "image": "http://x/*y*/", /* two
-            lines, "quoted" */ "list": [1, 2, ],
-            "postCreateCommand": "echo \\"a,]\\" // b",
-        }"""
-        self.assertEqual(
-            self.read(text),
-            {"image": "http://x/*y*/", "list": [1, 2], "postCreateCommand": 'echo "a,]" // b'},
-        )
-
-    def test_the_other_place(self) -> None:
-        self.assertEqual(self.read("{}", ".devcontainer.json"), {})
-        self.assertEqual(self.read('{"a": 1}', ".devcontainer.json"), {"a": 1})
-        self.assertEqual(init.devcontainer(short_folder(self)), {})
-
-    def test_what_is_no_settings_file_names_itself(self) -> None:
-        for text in ("", "[]", "{", '{"a": "', "/*", b"\xff\xfe", "[" * 100000, " " * (1 << 20) + "{}"):
-            error = self.assertRaises(ValueError, self.read, text)
-            self.assertIn("devcontainer.json cannot be read", str(error))
-
-    @given(
-        strategies.recursive(
-            strategies.none() | strategies.booleans() | strategies.text(),
-            lambda inner: strategies.lists(inner) | strategies.dictionaries(strategies.text(), inner),
-        )
-    )
-    def test_plain_json_is_read_as_it_is(self, value: Any) -> None:
-        self.assertEqual(self.read(json.dumps({"x": value})), {"x": value})
-
-    def test_commands(self) -> None:
-        for value, expected in (
-            ("make all", [["sh", "-c", "make all"]]),
-            (["make", "all"], [["make", "all"]]),
-            ({"a": "one", "b": ["two", "2"]}, [["sh", "-c", "one"], ["two", "2"]]),
-            ({}, []),
-        ):
-            self.assertEqual(init.commands(value), expected)
-        for wrong in (None, 5, [], [1], {"a": 1}, {"a": {"b": "c"}}):
-            self.assertRaises(ValueError, init.commands, wrong)
+READY = {"state": "ready", "failed": [], "ports": []}
 
 
 class ProcessTests(SynchronousTestCase):
@@ -75,12 +27,14 @@ class ProcessTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.root = short_folder(self)
-        for name in ("w", "r", "h"):
-            (self.root / name).mkdir()
+        self.workspace, self.run_folder = self.root / "workspace", self.root / "run" / "uai"
+        self.home, self.control = self.root / "home" / "dev", self.root / "run" / "host"
+        for folder in (self.workspace, self.run_folder, self.home):
+            folder.mkdir(parents=True)
 
     def project(self, slug: str, **files: str) -> Path:
         """A project with files: `setup` and `start` are .uai/*, `json` is devcontainer.json."""
-        folder = self.root / "w" / slug
+        folder = self.workspace / slug
         (folder / ".uai").mkdir(parents=True)
         for name, text in files.items():
             path = folder / (".devcontainer.json" if name == "json" else f".uai/{name}")
@@ -88,15 +42,11 @@ class ProcessTests(SynchronousTestCase):
             path.chmod(0o644 if name == "json" else 0o755)
         return folder
 
-    def start(self) -> subprocess.Popen[bytes]:
-        env = {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "HOME": str(self.root / "h"),
-            "UAI_WORKSPACE": str(self.root / "w"),
-            "UAI_RUN": str(self.root / "r"),
-        }
+    def start(self, **env: str) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-E", "-s", init.__file__, str(self.root)]
+        env = {"PATH": os.environ.get("PATH", os.defpath), **env}
         with (self.root / "out").open("ab") as out:
-            child = subprocess.Popen([sys.executable, init.__file__], env=env, stdout=out, stderr=out)
+            child = subprocess.Popen(words, env=env, stdout=out, stderr=out)
         self.addCleanup(child.wait)
         self.addCleanup(child.kill)
         return child
@@ -108,7 +58,7 @@ class ProcessTests(SynchronousTestCase):
             client.settimeout(LIMIT)
             self.addCleanup(client.close)
             try:
-                client.connect(str(self.root / "r" / "init.sock"))
+                client.connect(str(self.run_folder / "init.sock"))
                 return client
             except OSError:
                 client.close()
@@ -134,7 +84,7 @@ class ProcessTests(SynchronousTestCase):
     def test_nothing_to_do_is_ready_at_once(self) -> None:
         self.project("plain")
         child = self.start()
-        self.assertEqual(self.heard(), [{"state": "ready", "failed": []}])
+        self.assertEqual(self.heard(), [READY])
         self.assertLess(self.end(child), 5)
 
     def test_setup_runs_once_and_post_start_at_every_start(self) -> None:
@@ -150,7 +100,7 @@ class ProcessTests(SynchronousTestCase):
             [
                 {"step": "post-start web", "state": "started"},
                 {"step": "post-start web", "state": "done"},
-                {"state": "ready", "failed": []},
+                READY,
             ],
         )
         self.end(child)
@@ -168,7 +118,7 @@ class ProcessTests(SynchronousTestCase):
         three = self.project("three", json='{"postCreateCommand": {"x": "touch x", "y": ["touch", "y"]}}')
         child = self.start()
         steps = self.heard()
-        self.assertEqual(steps[-1], {"state": "ready", "failed": []})
+        self.assertEqual(steps[-1], READY)
         done = {entry["step"] for entry in steps[:-1] if entry["state"] == "done"}
         self.assertEqual(done, {f"post-create {slug}" for slug in ("one", "two", "three")})
         self.assertEqual((one / "sum").read_text(), "2\n")
@@ -191,27 +141,27 @@ class ProcessTests(SynchronousTestCase):
             self.end(child)
             lines = told["message"].splitlines()
             self.assertEqual((lines[0], lines[-2:]), ("ended with status 7", ["line 100", 'no "way"']))
-            self.assertEqual(len(lines), init.LAST_LINES + 1)
+            self.assertEqual(len(lines), processes.LAST_LINES + 1)
 
     def test_what_a_hook_leaves_in_the_background_does_not_hold_it(self) -> None:
         folder = self.project("web", setup="#!/bin/sh\nsleep 300 & echo $! > child\n")
         child = self.start()
-        self.assertEqual(self.heard()[-1], {"state": "ready", "failed": []})
+        self.assertEqual(self.heard()[-1], READY)
         left = self.number(folder / "child")
         self.addCleanup(os.kill, left, signal.SIGKILL)
         self.assertFalse(Path(f"/proc/{left}/stat").read_text().rpartition(")")[2].split()[0] in "ZX")
         self.end(child)
 
     def test_a_hook_that_does_not_end_is_killed(self) -> None:
-        self.patch(init, "HOOK_LIMIT", 1.0)
-        problem = init.run(["sh", "-c", "echo begun; sleep 300"], str(self.root), init.Children())
+        words = ["sh", "-c", "echo begun; sleep 300"]
+        problem = processes.run(words, str(self.root), processes.Children(), limit=1.0)
         self.assertEqual(problem, "did not end in 1 s\nbegun")
 
     def test_a_script_that_cannot_be_run(self) -> None:
         self.project("bad", setup="#!/no/such/interpreter\n")
         self.start()
         steps = self.heard()
-        self.assertEqual(steps[-1], {"state": "ready", "failed": ["setup bad"]})
+        self.assertEqual(steps[-1], {**READY, "failed": ["setup bad"]})
         self.assertIn("cannot run", steps[1]["message"])
 
     def test_a_late_and_an_early_listener_hear_the_same(self) -> None:
@@ -220,7 +170,7 @@ class ProcessTests(SynchronousTestCase):
         early = self.connect()
         first = early.recv(4096)
         self.assertEqual(json.loads(first), {"step": "setup web", "state": "started"})
-        (self.root / "w" / "web" / "go").touch()
+        (self.workspace / "web" / "go").touch()
         rest = self.heard(early)
         late = self.heard()
         self.assertEqual([entry["state"] for entry in late], ["started", "done", "ready"])
@@ -229,11 +179,9 @@ class ProcessTests(SynchronousTestCase):
     def test_a_server_is_kept_alive_and_ended_with_its_children(self) -> None:
         folder = self.project("web", start="#!/bin/sh\necho up $PPID\nsleep 300 & echo $! > child\nwait\n")
         child = self.start()
-        self.assertEqual(
-            self.heard(), [{"step": "start web", "state": "done"}, {"state": "ready", "failed": []}]
-        )
+        self.assertEqual(self.heard(), [{"step": "start web", "state": "done"}, READY])
         first = self.number(folder / "child")
-        log = self.root / "r" / "start-web.log"
+        log = self.run_folder / "start-web.log"
         self.written(log, f"up {child.pid}")
         os.kill(first, signal.SIGKILL)
         (folder / "child").unlink()
@@ -247,11 +195,136 @@ class ProcessTests(SynchronousTestCase):
         child = self.start()
         self.heard()
         stubborn = self.number(folder / "child")
-        self.assertLess(self.end(child), init.GRACE + 5)
+        self.assertLess(self.end(child), processes.GRACE + 5)
         self.assertTrue(self.gone(stubborn))
 
+    def test_nothing_runs_before_the_gate_opens(self) -> None:
+        self.control.mkdir()
+        child = self.start()
+        early = self.connect()
+        self.assertEqual(json.loads(early.recv(4096)), {"step": "gate", "state": "started"})
+        # A work copy may come in until then.
+        folder = self.project("web", setup="#!/bin/sh\ntouch made\n")
+        time.sleep(20 * init.POLL)
+        self.assertFalse((folder / "made").exists())
+        (self.control / "go").touch()
+        self.assertEqual(
+            [entry.get("step", "end") for entry in self.heard(early)],
+            ["gate", "setup web", "setup web", "end"],
+        )
+        self.assertTrue((folder / "made").exists())
+        self.end(child)
+
+    def test_a_container_that_ends_behind_the_gate(self) -> None:
+        self.control.mkdir()
+        self.project("web", setup="#!/bin/sh\ntouch ../made\n")
+        child = self.start()
+        self.connect().recv(4096)
+        self.assertLess(self.end(child), 5)
+        self.assertFalse((self.workspace / "made").exists())
+
+    def test_the_home_folder_gets_what_it_lacks(self) -> None:
+        skeleton = self.root / "opt" / "uai-skel"
+        (skeleton / ".local" / "deep").mkdir(parents=True)
+        (skeleton / ".local" / "deep" / "a").write_text("new")
+        (skeleton / ".profile").write_text("new")
+        (skeleton / "link").symlink_to(".profile")
+        (skeleton / "file").mkdir()
+        (skeleton / "file" / "b").write_text("new")
+        (self.home / ".profile").write_text("mine")
+        (self.home / "file").write_text("mine")
+        self.end_after(self.start())
+        self.assertEqual((self.home / ".profile").read_text(), "mine")
+        self.assertEqual((self.home / "file").read_text(), "mine")
+        self.assertEqual((self.home / ".local" / "deep" / "a").read_text(), "new")
+        self.assertEqual((self.home / "link").readlink(), Path(".profile"))
+        self.assertEqual(
+            sorted(path.name for path in self.home.iterdir()), [".local", ".profile", "file", "link"]
+        )
+
+    def test_a_home_folder_that_cannot_be_filled_is_told(self) -> None:
+        (self.root / "opt" / "uai-skel").mkdir(parents=True)
+        (self.root / "opt" / "uai-skel" / "a").touch()
+        self.home.rmdir()
+        self.start()
+        (told, last) = self.heard()
+        self.assertEqual((told["step"], told["state"], last["failed"]), ("home", "failed", ["home"]))
+
+    def test_the_relay_runs_before_the_gate_and_is_started_again(self) -> None:
+        self.control.mkdir()
+        relay = self.root / "opt" / "uai" / "relay.py"
+        relay.parent.mkdir(parents=True)
+        relay.write_text(f"import os\nprint(os.getpid())\nopen({str(self.root / 'up')!r}, 'a').write('x')\n")
+        child = self.start()
+        limit = time.monotonic() + LIMIT
+        while not (self.root / "up").exists() or (self.root / "up").read_text() == "x":
+            self.assertLess(time.monotonic(), limit)
+            time.sleep(0.02)
+        self.written(self.run_folder / "relay.log", "ended with status 0")
+        self.end(child)
+
+    def test_hooks_run_in_order_and_once_each_with_their_variables(self) -> None:
+        names = ("onCreateCommand", "updateContentCommand", "postCreateCommand", "postStartCommand")
+        settings: dict[str, Any] = {name: f"echo {name} $SAID $HOME ${{PATH%%:*}} >> out" for name in names}
+        settings["postCreateCommand"] += "; test -e fixed"
+        settings["remoteEnv"] = {"SAID": "so", "HOME": "/", "PATH": "/bin"}
+        settings["image"] = "x"
+        settings["forwardPorts"] = [3000]
+        settings["portsAttributes"] = {"3000": {"label": "Web"}}
+        folder = self.project("web", json=json.dumps(settings))
+        for again in (names[2:], names[3:]):
+            child = self.start()
+            steps = self.heard()
+            self.end(child)
+            self.assertEqual(steps[0]["message"], "not supported in a task and left out: image")
+            self.assertEqual(steps[-1]["ports"], [{"port": 3000, "name": "web"}])
+            (folder / "fixed").touch()
+            expected = names if again == names[2:] else names[2:]
+            shims = self.home / ".local" / "share" / "mise" / "shims"
+            self.assertEqual(
+                (folder / "out").read_text(), "".join(f"{name} so {self.home} {shims}\n" for name in expected)
+            )
+            (folder / "out").unlink()
+        self.end_after(self.start())
+        self.assertEqual((folder / "out").read_text().split()[0], names[3])
+
+    def test_tool_versions_are_linked_before_the_hooks(self) -> None:
+        mise = self.root / "usr" / "local" / "bin" / "mise"
+        shared = self.root / "opt" / "uai-tools" / "installs" / "node"
+        links = self.home / ".local" / "share" / "mise" / "installs" / "node"
+        for folder in (mise.parent, shared / "24.1.0", shared / "22.1.0", links / "22.1.0", self.control):
+            folder.mkdir(parents=True)
+        (links / "20.1.0").symlink_to(shared / "20.1.0")
+        mise.write_text(f"#!/bin/sh\necho $* >> {self.root}/said\nln -s $4 {links}/24.1.0\n")
+        mise.chmod(0o755)
+        entry = {"tools": [["node", "24.1.0"], ["node", "22.1.0"]], "notes": ["go 99 could not be installed"]}
+        (self.control / "tools.json").write_text(json.dumps({"web": entry}))
+        (self.control / "go").touch()
+        self.project("web", setup=f"#!/bin/sh\ntest -d {links}/24.1.0\n")
+        self.project("plain")
+        for _ in range(2):
+            child = self.start()
+            steps = self.heard()
+            self.assertEqual((steps[-1]["failed"], steps[2]["step"]), ([], "tools web"))
+            self.assertEqual(steps[3]["message"], "node 24.1.0\nnode 22.1.0\ngo 99 could not be installed")
+            self.end(child)
+        # Once, since the link stays; what the task has of its own is left alone, what is gone is forgotten.
+        self.assertEqual((self.root / "said").read_text(), f"link --force node@24.1.0 {shared / '24.1.0'}\n")
+        self.assertEqual(sorted(path.name for path in links.iterdir()), ["22.1.0", "24.1.0"])
+
+    def test_a_tool_that_mise_does_not_take_is_told_and_the_hooks_run(self) -> None:
+        self.control.mkdir()
+        (self.control / "go").touch()
+        (self.control / "tools.json").write_text('{"web": {"tools": [["node", "24.1.0"]]}}')
+        folder = self.project("web", setup="#!/bin/sh\ntouch made\n")
+        self.start()
+        steps = self.heard()
+        self.assertEqual(steps[-1]["failed"], ["tools web"])
+        self.assertIn("node 24.1.0 cannot be used: cannot run", steps[3]["message"])
+        self.assertTrue((folder / "made").exists())
+
     def test_a_missing_workspace_is_told_and_the_container_stays(self) -> None:
-        (self.root / "w").rmdir()
+        self.workspace.rmdir()
         child = self.start()
         (last,) = self.heard()
         self.assertEqual(last["state"], "failed")
@@ -290,9 +363,9 @@ class ProcessTests(SynchronousTestCase):
 
 class LogTests(SynchronousTestCase):
     def test_it_never_holds_more_than_twice_the_limit(self) -> None:
-        self.patch(init, "LOG_LIMIT", 1000)
+        self.patch(processes, "LOG_LIMIT", 1000)
         path = short_folder(self) / "start-web.log"
-        log = init.Log(path)
+        log = processes.Log(path)
         for number in range(100):
             log.write(b"%099d\n" % number)
         total = sum(file.stat().st_size for file in path.parent.iterdir())
