@@ -63,26 +63,6 @@ print(json.dumps({"reached": reached, "interfaces": [name for _, name in socket.
 """
 
 
-FORWARD = """
-import asyncio
-async def copy(a, b):
-    while data := await a.read(65536):
-        b.write(data)
-        await b.drain()
-    b.write_eof()
-async def serve(r, w):
-    try:
-        r2, w2 = await asyncio.open_unix_connection("/run/host/egress.sock")
-        await asyncio.gather(copy(r, w2), copy(r2, w))
-    finally:
-        w.close()
-async def main():
-    server = await asyncio.start_server(serve, "127.0.0.1", 3128)
-    await server.serve_forever()
-asyncio.run(main())
-"""
-
-
 class EgressTests(TestCase):
     timeout = 180
 
@@ -155,8 +135,6 @@ class EgressTests(TestCase):
             read_only=True,
         )
         await self.engine.launch(launch)
-        (control / "forward.py").write_text(FORWARD, encoding="ascii")
-        await self.engine.start_process(TASK, ["python3", "/run/host/forward.py"])
         for _ in range(100):
             ran = await self.run_in(["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/3128"])
             if ran.status == 0:
