@@ -41,12 +41,16 @@ def story(task: dict[str, Any], now: float) -> str:
         lines.append(f"  {task['message']}")
     for step in task.get("steps") or []:
         took = "" if step.get("elapsedMs") is None else f"{step['elapsedMs'] / 1000:.2f} s"
-        lines.append(f"  {_MARKS.get(step['state'], step['state']):<7}{took:>9}  {step['name']}")
+        lines.append(f"  {_MARKS.get(step['state'], step['state']):<7}{took:>9}  {step['step']}")
         if step["state"] == "failed" and step.get("message"):
             lines += [f"{'':20}{said}" for said in str(step["message"]).splitlines()]
+    ended = task.get("ended")
+    if ended:
+        lines.append(f"  last end of its container: {ended['text']}")
     report = task.get("report")
     if report:
-        lines += [f"  {said}" for said in str(report.get("text") or "").splitlines()]
+        lines.append(f"  isolation: {'all that must be closed is' if report['passed'] else 'NOT CLOSED'}")
+        lines += [f"    {one['outcome']:<8} {one['name']}: {one['detail']}" for one in report["checks"]]
     return "\n".join(lines)
 
 

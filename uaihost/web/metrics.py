@@ -64,7 +64,7 @@ class _Figures(Collector):
                 cpu.add_metric([task["id"]], usage["cpuPercent"] / 100)
             for step in task.get("steps") or []:
                 if step.get("elapsedMs") is not None:
-                    steps.add_metric([task["id"], step["name"]], step["elapsedMs"] / 1000)
+                    steps.add_metric([task["id"], step["step"]], step["elapsedMs"] / 1000)
         yield from (memory, cpu, steps)
 
     def _waits(self) -> Iterable[Metric]:

@@ -37,23 +37,28 @@ class LineTests(SynchronousTestCase):
 
     def test_the_whole_story(self) -> None:
         steps = [
-            {"name": "image", "state": "done", "elapsedMs": 12},
+            {"step": "image", "state": "done", "elapsedMs": 12},
             {
                 "name": "clone shop",
                 "state": "failed",
                 "elapsedMs": 2100,
                 "message": "status 128\nno such branch",
             },
-            {"name": "container", "state": "started", "elapsedMs": None},
+            {"step": "container", "state": "started", "elapsedMs": None},
         ]
-        report = {"text": "Isolation: 2 of 2 checks passed\nblocked  metadata"}
-        said = story({**TASK, "message": "trying", "steps": steps, "report": report}, NOW).splitlines()
+        check = {"name": "metadata", "outcome": "blocked", "required": True, "detail": "not reached"}
+        report = {"passed": True, "checks": [check]}
+        ended = {"at": 1, "exitCode": 137, "outOfMemory": True, "text": "it was out of memory"}
+        task = {**TASK, "message": "trying", "steps": steps, "report": report, "ended": ended}
+        said = story(task, NOW).splitlines()
         self.assertEqual(said[1], "  trying")
         self.assertRegex(said[2], r"^  ok +0\.01 s  image$")
         self.assertRegex(said[3], r"^  FAILED +2\.10 s  clone shop$")
         self.assertEqual([text.strip() for text in said[4:6]], ["status 128", "no such branch"])
         self.assertRegex(said[6], r"^  \.\.\. +container$")
-        self.assertEqual(said[7:], ["  Isolation: 2 of 2 checks passed", "  blocked  metadata"])
+        self.assertEqual(said[7], "  last end of its container: it was out of memory")
+        self.assertEqual(said[8], "  isolation: all that must be closed is")
+        self.assertEqual(said[9:], ["    blocked  metadata: not reached"])
 
     def test_sizes(self) -> None:
         self.assertEqual([size(5 << 20), size(3 << 30)], ["5 MiB", "3.0 GiB"])

@@ -28,7 +28,7 @@ STATUS: dict[str, Any] = {
             "id": "one",
             "status": "running",
             "usage": {"memoryBytes": 1024, "cpuPercent": 150.0},
-            "steps": [{"name": "clone shop", "elapsedMs": 1500}, {"name": "setup", "elapsedMs": None}],
+            "steps": [{"step": "clone shop", "elapsedMs": 1500}, {"step": "setup", "elapsedMs": None}],
         },
         {"id": "two", "status": "preparing", "waiting": WAITING},
     ],
