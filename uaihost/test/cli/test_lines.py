@@ -39,7 +39,7 @@ class LineTests(SynchronousTestCase):
         steps = [
             {"step": "image", "state": "done", "elapsedMs": 12},
             {
-                "name": "clone shop",
+                "step": "clone shop",
                 "state": "failed",
                 "elapsedMs": 2100,
                 "message": "status 128\nno such branch",
