@@ -7,6 +7,7 @@ git reads them from the mirror until they are there.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,11 @@ log = Logger()
 
 # Seconds: a tree of some 100,000 files on a slow disk.
 _CHECKOUT = 1800.0
-# Files are written by several processes where there are enough of them; more gain nothing on two cores.
-_PARALLEL = ("checkout.workers=3", "checkout.thresholdForParallelism=100")
+# Files are written by several processes where there are enough of them.
+_PARALLEL = (
+    f"checkout.workers={max(2, min(os.cpu_count() or 2, 8))}",
+    "checkout.thresholdForParallelism=100",
+)
 
 FILE = 0o100644
 PROGRAM = 0o100755

@@ -85,11 +85,13 @@ async def _named(git: Git, checkout: Path, place: Path) -> list[bytes]:
         found = await _untracked(git, checkout, place)
     if not found:
         return []
+    # The one command that knows no literal paths: with ./ none of them looks like a pattern's magic.
     ignored = await git.run(
         "check-ignore", "-z", "--stdin", git_dir=place, work_tree=checkout, cwd=checkout, index=index,
-        stdin=b"".join(name + b"\0" for name in found), timeout=_WALK, fine=(0, 1),
+        stdin=b"".join(b"./" + name + b"\0" for name in found), timeout=_WALK, fine=(0, 1),
+        extra={"GIT_LITERAL_PATHSPECS": "0"},
     )  # fmt: skip
-    return [name for name in ignored.out.split(b"\0") if name]
+    return [name.removeprefix(b"./") for name in ignored.out.split(b"\0") if name]
 
 
 async def _untracked(git: Git, checkout: Path, place: Path) -> list[bytes]:

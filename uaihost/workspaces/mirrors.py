@@ -143,11 +143,12 @@ class Mirrors:
         try:
             await self._blocking.call(self._clear, repository.key)
             offer = await self._ask(repository, _ASK_AGAIN if known else _ASK)
+            refs = await self._refs_if_new(path, offer) if known else None
             if not known:
                 await self._make(repository, say)
-            elif not await self._has(path, offer):
+            elif refs is None:
                 await self._renew(path, repository, say)
-            mirror = await self._settled(path, repository, offer)
+            mirror = await self._settled(path, repository, offer, refs)
             await self._blocking.call(upkeep.stamp, path, repository.display, self._now())
             return mirror
         except (GitFailed, HostError) as error:
@@ -271,19 +272,17 @@ class Mirrors:
         lines = (line.split(" ", 1) for line in listed.out.decode("utf-8", "surrogateescape").splitlines())
         return {name: oid for oid, name in lines if name != f"{ORIGIN}HEAD"}
 
-    async def _has(self, path: Path, offer: _Offer) -> bool:
-        """Whether the mirror is what the remote offers, so that nothing needs to be fetched."""
+    async def _refs_if_new(self, path: Path, offer: _Offer) -> dict[str, str] | None:
+        """The mirror's refs when they are what the remote offers, so that nothing needs to be fetched."""
         try:
             refs = await self._refs(path)
         except GitFailed:
-            return False
+            return None
         if offer.refs is None:
-            return False
+            return None
         # Tags that the remote has dropped are kept.
-        branches = {name: oid for name, oid in refs.items() if name.startswith(ORIGIN)}
-        return (
-            offer.refs is not None and {**refs, **offer.refs} == refs and branches.keys() <= offer.refs.keys()
-        )
+        branches = {name for name in refs if name.startswith(ORIGIN)}
+        return refs if {**refs, **offer.refs} == refs and branches <= offer.refs.keys() else None
 
     async def _renew(self, path: Path, repository: Repository, say: Say) -> None:
         try:
@@ -351,9 +350,11 @@ class Mirrors:
             protocols=[repository.protocol], timeout=NETWORK, on_err=ProgressLines(say).feed,
         )  # fmt: skip
 
-    async def _settled(self, path: Path, repository: Repository, offer: _Offer) -> Mirror:
+    async def _settled(
+        self, path: Path, repository: Repository, offer: _Offer, refs: dict[str, str] | None = None
+    ) -> Mirror:
         """Remember the default branch; where the remote names none, choose as git clone would."""
-        refs = await self._refs(path)
+        refs = refs or await self._refs(path)
         branches = {name.removeprefix(ORIGIN): oid for name, oid in refs.items() if name.startswith(ORIGIN)}
         if not branches:
             raise HostError(

@@ -48,7 +48,7 @@ class _Work:
     say: Say
     made: list[Submodule] = attrs.field(factory=list)
     notes: list[str] = attrs.field(factory=list)
-    left: int = MOST
+    left: int = attrs.field(factory=lambda: MOST)
 
 
 @attrs.frozen
@@ -81,10 +81,10 @@ class Submodules:
         if not any(item.mode == GITLINK for item in items):
             return [], []
         work = _Work(top, contents, say)
-        address: str | None = repository.url
-        if repository.kind == "local":
-            address = await self._origin(Path(repository.url))
         try:
+            address: str | None = repository.url
+            if repository.kind == "local":
+                address = await self._origin(Path(repository.url))
             await self._level(work, _Outer("", ".git", address, 0), items)
         except (GitFailed, HostError, OSError) as error:
             log.warn("submodules of {url}: {error}", url=repository.display, error=str(error))
@@ -99,7 +99,7 @@ class Submodules:
         for config in (path / ".git" / "config", path / "config"):
             if await self._blocking.call(config.is_file):
                 found = await self._git.run(
-                    "config", "--no-includes", "--get", "remote.origin.url", "--file", str(config),
+                    "config", "--no-includes", "--file", str(config), "--get", "remote.origin.url",
                     fine=(0, 1),
                 )  # fmt: skip
                 return found.out.decode("utf-8", "replace").strip() or None

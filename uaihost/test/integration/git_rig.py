@@ -6,10 +6,13 @@ Here git runs as the repository's owner or the agent would run it, with whatever
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import threading
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import attrs
@@ -72,6 +75,7 @@ class WorkspacesCase(TestCase):
     """A host's workspaces on an empty data folder, and a remote repository `self.remote` beside it."""
 
     uid, gid = os.getuid(), os.getgid()
+    environment: Mapping[str, str] = MappingProxyType({})
 
     def setUp(self) -> None:
         self.root = short_folder(self).resolve()
@@ -90,7 +94,7 @@ class WorkspacesCase(TestCase):
         """The workspaces as a newly started daemon would make them."""
         folders = Folders(self.mirrors, self.tasks)
         return Workspaces(
-            reactor, folders, self.threads, self.uid, self.gid, (self.root / "code",), environment={}
+            reactor, folders, self.threads, self.uid, self.gid, (self.root / "code",), self.environment
         )
 
     async def prepared(self, branch: str = "fix/x", task: str = "t1", slug: str = "app") -> Path:
@@ -110,13 +114,18 @@ class WorkspacesCase(TestCase):
 class GitServer:
     """Serves the bare repositories in `root` over smart HTTP; below /private/ only with a password.
 
-    Everything below /page/ is a web page and no repository.
+    Everything below /page/ is a web page and no repository. asked: every request since it was cleared;
+    status: what is answered to all of them, 0 for what is right.
     """
 
     def __init__(self, root: Path) -> None:
         backend = (
             Path(subprocess.check_output(["git", "--exec-path"], text=True).strip()) / "git-http-backend"
         )
+
+        self.asked: list[str] = []
+        self.status = 0
+        server = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -127,7 +136,10 @@ class GitServer:
             def answer(self) -> None:
                 path, _, query = self.path.partition("?")
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                if path.startswith("/private/") and "Authorization" not in self.headers:
+                server.asked.append(f"{self.command} {path}")
+                if server.status:
+                    self.reply(server.status, b"", {"WWW-Authenticate": 'Basic realm="x"'})
+                elif path.startswith("/private/") and "Authorization" not in self.headers:
                     self.reply(401, b"", {"WWW-Authenticate": 'Basic realm="x"'})
                 elif path.startswith("/page/"):
                     self.reply(
@@ -169,6 +181,11 @@ class GitServer:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def secure(self, context: ssl.SSLContext) -> None:
+        """Speak TLS from now on."""
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.url = self.url.replace("http:", "https:")
 
     def stop(self) -> None:
         self._server.shutdown()

@@ -57,7 +57,7 @@ class SafeGitTests(TestCase):
     def test_who_does_not_answer_is_told_from_who_refuses(self) -> None:
         silent = (
             "fatal: unable to access 'https://h/': Could not resolve host: h",
-            "ssh: connect to host h port 22: Connection refused\nfatal: Could not read from remote repository.",
+            "ssh: connect to host h port 22: Connection refused\nfatal: Could not read from remote.",
             "ssh: Could not resolve hostname h: Temporary failure in name resolution",
             "fatal: unable to access 'https://h/': The requested URL returned error: 503",
             "fatal: unable to access 'https://h/': Failed to connect to h port 443 after 9 ms",
