@@ -33,9 +33,9 @@ LOOKUPS = 4
 # Seconds for a lookup, its turn included, and to connect to one address.
 LOOKUP_TIMEOUT = 20.0
 CONNECT_TIMEOUT = 10.0
-# Addresses of one name that are kept, and tried one after another.
+# Addresses of one name that are kept; and of each kind that are tried, one after another.
 _ADDRESSES = 16
-_TRIES = 3
+_TRIES = 2
 
 
 class Refused(Exception):
@@ -72,7 +72,13 @@ class Dialler:
         permitted = [address for address, verdict in verdicts if verdict.allowed]
         if not permitted:
             raise Refused(verdicts[0][1].why)
-        return await self._first_of(to, permitted[:_TRIES], factory)
+        # IPv4 first: many networks only look as if they had IPv6, and a packet lost there takes long to miss.
+        tries = [
+            address
+            for version in (4, 6)
+            for address in [found for found in permitted if found.version == version][:_TRIES]
+        ]
+        return await self._first_of(to, tries, factory)
 
     async def _first_of(
         self, to: Destination, addresses: Sequence[IPAddress], factory: IProtocolFactory

@@ -7,6 +7,7 @@ it can use the socket and not replace it.
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -54,7 +55,8 @@ class Egress:
         self._folders = folders
         self._policy = policy
         self._refusals = Refusals(reactor, on_blocked)
-        self._doors = Doors(reactor, Dialler(reactor, policy, resolver), self._refusals)
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._doors = Doors(reactor, Dialler(reactor, policy, resolver), self._refusals, descriptors)
         self._listen = listen or sockets.listen(reactor)
         self._open: dict[str, tuple[IListeningPort, Door]] = {}
 

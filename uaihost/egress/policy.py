@@ -12,6 +12,7 @@ from ipaddress import IPv4Network, IPv6Network
 import attrs
 
 from uaihost.egress.names import Destination, IPAddress, host_name, is_public, network, unmapped
+from uaihost.errors import SettingError
 
 MODES = ("open", "registries+git", "deny")
 
@@ -232,12 +233,12 @@ class Policy:
     `network/bits[:port]`; without a port, all ports); an address there need not be public.
 
     Raises:
-        ValueError: an unknown mode or an entry that is none of these.
+        SettingError: an unknown mode or an entry that is none of these.
     """
 
     def __init__(self, mode: str, allow: Sequence[str] = ()) -> None:
         if mode not in MODES:
-            raise ValueError(f"the egress policy must be one of {', '.join(MODES)}")
+            raise SettingError(f"UAI_EGRESS: {mode[:80]!r} is not legal; it must be {', '.join(MODES)}")
         self.mode = mode
         self._allow = tuple(_allowed(entry) for entry in allow)
         self._listed = tuple(
@@ -317,12 +318,12 @@ def _allowed(entry: str) -> _Pattern:
     # An IPv6 address has more colons, and stands in brackets before a port.
     if colon and (":" not in before or before.endswith("]")):
         if not (after.isascii() and after.isdigit() and 1 <= int(after[:6]) <= 65535):
-            raise ValueError(f"{entry!r}: the port must be 1 to 65535")
+            raise SettingError(f"UAI_EGRESS_ALLOW: the port of {entry[:80]!r} must be 1 to 65535")
         host, ports = before, frozenset({int(after)})
     try:
         return _pattern(host, ports, why)
     except ValueError as error:
-        raise ValueError(f"{entry!r} is no destination: {error}") from None
+        raise SettingError(f"UAI_EGRESS_ALLOW: {entry[:80]!r} is no destination: {error}") from None
 
 
 def _pattern(host: str, ports: frozenset[int] | None, why: str) -> _Pattern:

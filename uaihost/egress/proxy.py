@@ -30,10 +30,12 @@ from uaihost.egress.refusals import Refusals, Traffic
 
 log = Logger()
 
-# Connections at once: of one task, as many as a package manager and a browser's worth of agents use; and of
-# all together, so that what tasks do leaves the daemon its share of descriptors (two each).
+# Connections at once: of one task, as many as a package manager and some agents use; and of all together.
 MOST_OF_TASK = 128
 MOST = 1024
+# Of the descriptors that the process may open, one in this many may be a connection of a task. Each needs
+# two, and tasks must not take those that the daemon itself lives on.
+DESCRIPTORS = 8
 
 # Seconds for a request's head to come, and for lookup and connection together.
 HEAD_TIMEOUT = 30.0
@@ -48,14 +50,20 @@ DRAIN = 60.0
 
 
 class Doors:
-    """What the doors of all tasks share. open: connections of tasks now."""
+    """What the doors of all tasks share. open: connections of tasks now.
 
-    def __init__(self, clock: IReactorTime, dialler: Dialler, refusals: Refusals) -> None:
+    descriptors: how many files the process may open.
+    """
+
+    def __init__(self, clock: IReactorTime, dialler: Dialler, refusals: Refusals, descriptors: int) -> None:
         self.clock = clock
         self.dialler = dialler
         self.refusals = refusals
         self.traffic = Traffic()
         self.open = 0
+        self.most = min(MOST, descriptors // DESCRIPTORS)
+        # One task alone never takes all of it.
+        self.most_of_task = min(MOST_OF_TASK, self.most // 2)
 
 
 class Door(Factory):
@@ -74,7 +82,7 @@ class Door(Factory):
 
     @property
     def full(self) -> bool:
-        return len(self.clients) >= MOST_OF_TASK or self.doors.open >= MOST
+        return len(self.clients) >= self.doors.most_of_task or self.doors.open >= self.doors.most
 
     def enter(self, client: Client) -> None:
         self.clients.add(client)

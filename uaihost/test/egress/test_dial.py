@@ -22,7 +22,8 @@ class DialTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor: Any = MemoryReactorClock()
         self.names = Names(
-            a_example=["8.8.8.8", "2606:4700::1"],
+            a_example=["2606:4700::1", "8.8.8.8"],
+            many_example=["2606::1", "2606::2", "2606::3", "8.8.8.1", "8.8.8.2", "8.8.8.3", "8.8.8.1"],
             inside_example=["10.0.0.1", "169.254.169.254"],
             mixed_example=["127.0.0.1", "8.8.4.4"],
             mapped_example=["::ffff:169.254.169.254", "64:ff9b::7f00:1", "2002:7f00:1::1", "fe80::1%2"],
@@ -75,6 +76,15 @@ class DialTests(SynchronousTestCase):
         self.assertEqual(self.reactor.tcpClients[1][3], CONNECT_TIMEOUT)
         accept(self.reactor)
         self.successResultOf(connecting)
+
+    def test_not_all_of_many(self) -> None:
+        connecting = self.dial("many.example", "many.example")
+        for number in range(4):
+            refuse(self.reactor, ConnectionRefusedError("no"), number)
+        unreachable = self.failureResultOf(connecting, Unreachable)
+        self.assertIn("many.example:443 does not answer", str(unreachable.value))
+        tried = [host for host, _ in dialled(self.reactor)]
+        self.assertEqual(tried, ["8.8.8.1", "8.8.8.2", "2606::1", "2606::2"])
 
     def test_a_name_without_an_address(self) -> None:
         missing = self.failureResultOf(self.dial("none.example", "none.example"), Unreachable)

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from uaihost.config import load
 from uaihost.egress.names import Destination, host_name
 from uaihost.egress.policy import GROUPS, MODES, Policy, Verdict, table
+from uaihost.errors import SettingError
 from uaihost.test.support import given, strategies
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "egress.md"
@@ -22,7 +23,7 @@ class ModeTests(SynchronousTestCase):
         for mode in MODES:
             settings = load({"egress": mode}, {}, home=Path("/nonexistent"), root=False)
             self.assertEqual(Policy(settings.egress).mode, mode)
-        with self.assertRaises(ValueError):
+        with self.assertRaises(SettingError):
             Policy("some")
 
     def test_open_permits_every_name(self) -> None:
@@ -180,8 +181,9 @@ class ListTests(SynchronousTestCase):
             "10.0.0.0/64",
             "a*b",
         ):
-            with self.assertRaises(ValueError, msg=entry):
+            with self.assertRaises(SettingError, msg=entry) as caught:
                 Policy("deny", [entry])
+            self.assertIn("UAI_EGRESS_ALLOW", caught.exception.message)
 
 
 class SentenceTests(SynchronousTestCase):

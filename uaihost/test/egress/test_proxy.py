@@ -10,12 +10,21 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from uaihost.egress import proxy
 from uaihost.egress.dial import Dialler
 from uaihost.egress.heads import Tunnel
 from uaihost.egress.names import Destination
 from uaihost.egress.policy import Policy
-from uaihost.egress.proxy import DIAL_TIMEOUT, DRAIN, HEAD_TIMEOUT, LINGER, MOST_OF_TASK, SILENCE, Door, Doors
+from uaihost.egress.proxy import (
+    DIAL_TIMEOUT,
+    DRAIN,
+    HEAD_TIMEOUT,
+    LINGER,
+    MOST,
+    MOST_OF_TASK,
+    SILENCE,
+    Door,
+    Doors,
+)
 from uaihost.egress.refusals import Refusals
 from uaihost.test.egress.wires import Names, Wire, accept, dialled, refuse
 
@@ -33,6 +42,7 @@ class ProxyCase(SynchronousTestCase):
             self.reactor,
             Dialler(self.reactor, policy, self.names),
             Refusals(self.reactor, lambda *what: self.told.append(what)),
+            descriptors=20_000,
         )
         self.door = Door("t1", self.doors)
 
@@ -300,10 +310,15 @@ class LimitTests(ProxyCase):
         self.assertFalse(self.client().closed)
 
     def test_too_many_connections_of_all(self) -> None:
-        self.patch(proxy, "MOST", 3)
+        self.doors.most = 3
         doors = [Door(f"t{number}", self.doors) for number in range(4)]
         clients = [self.client(door) for door in doors]
         self.assertEqual([client.closed for client in clients], [False, False, False, True])
+
+    def test_tasks_leave_the_daemon_its_descriptors(self) -> None:
+        for descriptors, most, of_task in ((1024, 128, 64), (256, 32, 16), (1 << 20, MOST, MOST_OF_TASK)):
+            doors = Doors(self.reactor, self.doors.dialler, self.doors.refusals, descriptors)
+            self.assertEqual((doors.most, doors.most_of_task), (most, of_task))
 
     def test_a_task_is_cut_off(self) -> None:
         client, server = self.joined()

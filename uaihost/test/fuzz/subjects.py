@@ -10,6 +10,8 @@ from typing import Any
 
 import attrs
 
+from uaihost.egress.heads import Asked, BadRequest, BadResponse, Fetch, RequestReader
+from uaihost.egress.names import destination
 from uaihost.tunnels.chunked import LAST, LINE_LIMIT, ChunkedDecoder, chunk
 from uaihost.tunnels.head import HEAD_LIMIT, HeadReader, ResponseHead
 from uaihost.tunnels.response import BadHead, BlockReader, RawHead, framing, read_head, response_reader
@@ -156,6 +158,59 @@ def frames_of_host(data: bytes, pieces: list[bytes]) -> str:
     return type(frame).__name__
 
 
+def proxy_request(data: bytes, pieces: list[bytes]) -> str:
+    """A task's request to the proxy: where it leads, and what it makes us send there."""
+    outcomes = []
+    for parts in ([data] if data else [], pieces):
+        reader, sent, way = RequestReader(), b"", "unfinished"
+        asked: Asked | None = None
+        try:
+            for piece in filter(None, parts):
+                if asked is not None:
+                    sent += asked.carriage.from_client(piece)
+                    continue
+                asked = reader.feed(piece)
+                if asked is not None:
+                    way = type(asked.carriage).__name__
+                    sent += asked.carriage.begin()[1]
+        except BadRequest as error:
+            way = f"{way} {error.status}"
+        outcomes.append((asked and asked.to, way))
+        if asked is None:
+            assert not sent
+            continue
+        assert destination(str(asked.to)) == asked.to, "a destination in two spellings"
+        if isinstance(asked.carriage, Fetch) and sent:
+            head = sent.partition(b"\r\n\r\n")[0]
+            assert head.count(b"\r\nHost: ") == 1 and b"\r\n " not in head, "not the head that was meant"
+            assert f"\r\nHost: {str(asked.to).removesuffix(':80')}\r\n".encode() in head, "another host"
+    assert outcomes[0] == outcomes[1], "the pieces matter"
+    return outcomes[0][1]
+
+
+def proxy_answer(data: bytes, pieces: list[bytes]) -> str:
+    """A server's answer through the proxy."""
+    told = []
+    for parts in ([data] if data else [], pieces):
+        asked = RequestReader().feed(_REQUESTS[1])
+        assert asked is not None
+        fetch, said, way = asked.carriage, asked.carriage.begin()[0], "unfinished"
+        try:
+            for piece in filter(None, parts):
+                if not fetch.over:
+                    said += fetch.from_server(piece)
+            if not fetch.over:
+                said += fetch.server_ended()
+            way = "whole"
+        except BadResponse:
+            way = "refused"
+        told.append(way)
+        if way == "whole":
+            assert b"\r\nConnection: close\r\n" in said, "the connection would be used again"
+    assert told[0] == told[1], "the pieces matter"
+    return told[0]
+
+
 _HEADS = [
     b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 5\r\n\r\nhello",
     b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -198,6 +253,13 @@ _FROM_HOST = [
     b'{"kind":"auth","token":"t","hostId":"h"}',
 ]
 
+_REQUESTS = [
+    b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\nUser-Agent: x\r\n\r\n\x16\x03\x01",
+    b"GET http://a.example/x?y HTTP/1.1\r\nHost: b.example\r\nConnection: x\r\nX: 1\r\n\r\n",
+    b"POST http://[::1]:8080/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    b"PUT http://0x7f.1/ HTTP/1.0\r\nContent-Length: 5\r\nProxy-Authorization: Basic x\r\n\r\nhello",
+]
+
 SUBJECTS = [
     Subject("response heads", _HEADS, response),
     Subject("raw heads", _HEADS, raw_head),
@@ -205,4 +267,6 @@ SUBJECTS = [
     Subject("mux.1 messages", _MESSAGES, messages),
     Subject("frames of the bridge", _FROM_BRIDGE, frames_of_bridge),
     Subject("frames of the host", _FROM_HOST, frames_of_host),
+    Subject("requests to the proxy", _REQUESTS, proxy_request),
+    Subject("answers through the proxy", _HEADS, proxy_answer),
 ]

@@ -8,6 +8,7 @@ stdout says when it is there. It ends with its stdin.
 
 from __future__ import annotations
 
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,5 +41,7 @@ async def main(folder: str, allow: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    # As many as the most of a task need, wherever this runs.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     reactor.callWhenRunning(lambda: Deferred.fromCoroutine(main(sys.argv[1], sys.argv[2:])))
     reactor.run()
