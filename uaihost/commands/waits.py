@@ -255,6 +255,6 @@ class Waits:
 
 
 def _stop(wait: Wait) -> None:
-    if wait._timer is not None:
+    if wait._timer is not None and wait._timer.active():
         wait._timer.cancel()
-        wait._timer = None
+    wait._timer = None
