@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from .sockets import GONE, IN, OUT, Guest
+from . import sockets
 
 # One read, bytes: what may wait for a slow receiver, twice for each pair.
 CHUNK = 65536
@@ -82,7 +82,9 @@ class Flow:
 class Pair:
     """A guest joined to a server. room: what is read into; early: what the guest has sent already."""
 
-    def __init__(self, guest: Guest, server: socket.socket, room: memoryview, early: bytes = b"") -> None:
+    def __init__(
+        self, guest: sockets.Guest, server: socket.socket, room: memoryview, early: bytes = b""
+    ) -> None:
         self._guest = guest
         self._room = room
         self._here, self._there = Side(guest.sock), Side(server)
@@ -103,11 +105,11 @@ class Pair:
         self._ready(self._there, self._down, self._up, events)
 
     def _ready(self, side: Side, out_of: Flow, into: Flow, events: int) -> None:
-        if events & GONE:
+        if events & sockets.GONE:
             side.gone = True
-        elif events & OUT:
+        elif events & sockets.OUT:
             into.flush()
-        if out_of.hungry and events & (IN | GONE):
+        if out_of.hungry and events & (sockets.IN | sockets.GONE):
             out_of.read(self._room)
         self._go_on()
 
@@ -126,7 +128,7 @@ class Pair:
             self._linger()
 
     def _want(self, side: Side, out_of: Flow, into: Flow, told: Callable[[int], None]) -> None:
-        mask = (IN if out_of.hungry else 0) | (OUT if into.waiting else 0)
+        mask = (sockets.IN if out_of.hungry else 0) | (sockets.OUT if into.waiting else 0)
         # What is gone would say so again and again.
         self._guest.loop.want(side.sock, None if side.gone and not mask else mask, told)
 

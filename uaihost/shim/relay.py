@@ -34,9 +34,7 @@ if not __package__:
     sys.path.append(str(Path(__file__).resolve().parents[1]))
     __package__ = Path(__file__).resolve().parent.name
 
-from . import listening
-from .pairs import CHUNK, Pair
-from .sockets import IN, PATIENCE, Dial, Door, Guest, Loop, Target
+from . import listening, pairs, sockets
 
 # Bytes of a first line.
 LINE_LIMIT = 32
@@ -61,10 +59,10 @@ def asked_port(line: bytes) -> int:
 class Watcher:
     """A guest that is told what listens; one that does not read is let go. left: called when it goes."""
 
-    def __init__(self, guest: Guest, left: Callable[[Watcher], None]) -> None:
+    def __init__(self, guest: sockets.Guest, left: Callable[[Watcher], None]) -> None:
         self._guest = guest
         self._left = left
-        guest.loop.want(guest.sock, IN, self._ready)
+        guest.loop.want(guest.sock, sockets.IN, self._ready)
 
     def tell(self, line: bytes) -> None:
         try:
@@ -76,7 +74,7 @@ class Watcher:
 
     def _ready(self, events: int) -> None:
         try:
-            gone = not self._guest.sock.recv(CHUNK)
+            gone = not self._guest.sock.recv(pairs.CHUNK)
         except BlockingIOError:
             gone = False
         except OSError:
@@ -92,13 +90,13 @@ class Watcher:
 class Greeting:
     """A guest whose first line is awaited. greeted: is given the line and what came after it."""
 
-    def __init__(self, guest: Guest, greeted: Callable[[Guest, bytes, bytes], None]) -> None:
+    def __init__(self, guest: sockets.Guest, greeted: Callable[[sockets.Guest, bytes, bytes], None]) -> None:
         self._guest = guest
         self._greeted = greeted
         self._got = b""
         self._done = False
-        guest.loop.later(PATIENCE, self._late)
-        guest.loop.want(guest.sock, IN, self._ready)
+        guest.loop.later(sockets.PATIENCE, self._late)
+        guest.loop.want(guest.sock, sockets.IN, self._ready)
 
     def _ready(self, events: int) -> None:
         try:
@@ -135,8 +133,8 @@ class Relay:
         self._host = host
         self._egress = egress
         self._tables = tables
-        self._loop = Loop()
-        self._room = memoryview(bytearray(CHUNK))
+        self._loop = sockets.Loop()
+        self._room = memoryview(bytearray(pairs.CHUNK))
         self._watchers: set[Watcher] = set()
         self._looking = False
         self._said = b""
@@ -153,7 +151,7 @@ class Relay:
         sock = socket.socket(socket.AF_UNIX)
         sock.bind(str(fresh))
         fresh.chmod(0o660)
-        Door(self._loop, sock, self._limit, self._greet)
+        sockets.Door(self._loop, sock, self._limit, self._greet)
         # In one step, so that there is always one who listens.
         fresh.replace(path)
         if self._egress:
@@ -162,10 +160,10 @@ class Relay:
 
     # ---- connections from the host
 
-    def _greet(self, guest: Guest) -> None:
+    def _greet(self, guest: sockets.Guest) -> None:
         Greeting(guest, self._greeted)
 
-    def _greeted(self, guest: Guest, line: bytes, rest: bytes) -> None:
+    def _greeted(self, guest: sockets.Guest, line: bytes, rest: bytes) -> None:
         port = asked_port(line)
         if port:
             self._dial(guest, port, rest)
@@ -174,7 +172,7 @@ class Relay:
         else:
             guest.refuse("the first line must be `connect PORT` or `watch`")
 
-    def _dial(self, guest: Guest, port: int, early: bytes) -> None:
+    def _dial(self, guest: sockets.Guest, port: int, early: bytes) -> None:
         def joined(server: socket.socket) -> None:
             with contextlib.suppress(OSError):
                 # Three bytes into an empty buffer.
@@ -184,12 +182,12 @@ class Relay:
         def failed(reason: str) -> None:
             guest.refuse(f"nothing answers on port {port} ({reason})")
 
-        Dial(self._loop, self._targets(port), joined, failed)
+        sockets.Dial(self._loop, self._targets(port), joined, failed)
 
-    def _join(self, guest: Guest, server: socket.socket, early: bytes = b"") -> None:
-        Pair(guest, server, self._room, early)
+    def _join(self, guest: sockets.Guest, server: socket.socket, early: bytes = b"") -> None:
+        pairs.Pair(guest, server, self._room, early)
 
-    def _targets(self, port: int) -> Iterator[Target]:
+    def _targets(self, port: int) -> Iterator[sockets.Target]:
         yield socket.AF_INET, ("127.0.0.1", port)
         yield socket.AF_INET6, ("::1", port)
         for one in listening.bound(self._tables):
@@ -201,7 +199,7 @@ class Relay:
     def _report(self) -> bytes:
         return listening.report(listening.bound(self._tables), (PROXY_PORT,) if self._egress else ())
 
-    def _watch(self, guest: Guest) -> None:
+    def _watch(self, guest: sockets.Guest) -> None:
         watcher = Watcher(guest, self._watchers.discard)
         self._watchers.add(watcher)
         if not self._looking:
@@ -233,11 +231,11 @@ class Relay:
             sock.close()
             self._loop.later(INTERVAL, self._open_proxy)
             return
-        Door(self._loop, sock, self._limit, self._pass_out)
+        sockets.Door(self._loop, sock, self._limit, self._pass_out)
 
-    def _pass_out(self, guest: Guest) -> None:
+    def _pass_out(self, guest: sockets.Guest) -> None:
         proxy = socket.AF_UNIX, str(self._host / "egress.sock")
-        Dial(
+        sockets.Dial(
             self._loop,
             iter([proxy]),
             lambda server: self._join(guest, server),
