@@ -13,13 +13,14 @@ from uaihost.wire.reasons import Reason
 
 class RemoteCase(WorkspacesCase):
     async def clone(self, url: str) -> str:
-        return str((await self.workspaces.clone(url, "p1", self.lines.append))["head"])
+        found: dict[str, str] = await self.workspaces.clone(url, "p1", self.lines.append)
+        return found["head"]
 
     async def refused(self, url: str) -> str:
         with self.assertRaises(HostError) as caught:
             await self.clone(url)
         self.assertEqual(caught.exception.code, ErrorCode.CLONE_FAILED)
-        return caught.exception.message
+        return str(caught.exception.message)
 
     def warnings(self) -> list[str]:
         return [line for line in self.lines if isinstance(line, str) and line.startswith("Warning")]
