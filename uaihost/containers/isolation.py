@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 
 from uaihost.containers import spec
 from uaihost.containers.firewall import Allowed, FirewallState, host_allows
-from uaihost.containers.report import (
+from uaihost.containers.judgement import (
     DAEMON,
     HOST,
     LAN,
@@ -31,13 +31,11 @@ from uaihost.containers.report import (
     METADATA,
     TASKS,
     Asked,
-    Check,
-    Report,
     Target,
-    failed,
     judged,
     parsed,
 )
+from uaihost.containers.report import Check, Report, failed
 from uaihost.containers.surroundings import Surroundings, look
 from uaihost.errors import HostError
 from uaihost.interfaces import Engine, Limits

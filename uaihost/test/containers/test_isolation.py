@@ -14,11 +14,11 @@ from twisted.trial.unittest import TestCase
 from uaihost.containers import isolation, spec
 from uaihost.containers.firewall import Allowed, FirewallState, allowed
 from uaihost.containers.isolation import Isolation, Report
-from uaihost.containers.report import DAEMON, HOST, LAN, LOOPBACK, METADATA, TASKS
+from uaihost.containers.judgement import DAEMON, HOST, LAN, LOOPBACK, METADATA, TASKS
 from uaihost.containers.surroundings import Route, Surroundings
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Launch, Limits, Ran
-from uaihost.test.containers.test_report import HOSTS, MOUNTS, SEEN
+from uaihost.test.containers.test_judgement import HOSTS, MOUNTS, SEEN
 from uaihost.test.fakes_containers import Call, FakeEngine
 
 BRIDGE = spec.bridge_name("host", "one")

@@ -13,8 +13,8 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from uaihost.containers import report, surroundings
-from uaihost.containers.report import Asked, Target
+from uaihost.containers import judgement, surroundings
+from uaihost.containers.judgement import Asked, Target
 from uaihost.shim import probe
 from uaihost.test.support import given, strategies
 
@@ -145,15 +145,15 @@ class ProcessTests(SynchronousTestCase):
         ran = subprocess.run(
             [sys.executable, "-I", "-S", PROBE, request], capture_output=True, timeout=60, check=True
         )
-        seen = report.parsed(ran.stdout)
+        seen = judgement.parsed(ran.stdout)
         self.assertEqual(seen.reached, ["open"])
         around = surroundings.look()
         self.assertEqual(seen.namespaces, around.namespaces)
-        target = Target(report.LOOPBACK, "127.0.0.1", port)
+        target = Target(judgement.LOOPBACK, "127.0.0.1", port)
         asked = Asked(
-            seen.uid, seen.gid, "own", around.namespaces, [target], frozenset((report.LOOPBACK,)), True
+            seen.uid, seen.gid, "own", around.namespaces, [target], frozenset((judgement.LOOPBACK,)), True
         )
-        found = report.judged(seen, asked, 0)
+        found = judgement.judged(seen, asked, 0)
         self.assertFalse(found.passed)
         failed = {check.name for check in found.checks if check.required and not check.good}
-        self.assertTrue({"own namespaces", "own network", "mounts", report.LOOPBACK} <= failed, failed)
+        self.assertTrue({"own namespaces", "own network", "mounts", judgement.LOOPBACK} <= failed, failed)
