@@ -248,11 +248,14 @@ class Images:
         """Remove what a build made superfluous. The caches that this one used stay."""
         now = int(self._reactor.seconds() * 1000)
         gone = superseded(self._look(client, current), now, self._grace)
-        for image in client.images(filters={"dangling": True, "label": STAGE_LABEL}):
-            identity = str(image["Id"])
-            young = now - int(image["Created"]) * 1000 < self._grace * 1000
-            if identity.removeprefix("sha256:")[:12] not in layers and not young:
-                gone.append(identity)
+        stages = client.images(filters={"dangling": True, "label": STAGE_LABEL})
+        # A build that used none of them says nothing about whose they are.
+        if any(_short(stage) in layers for stage in stages):
+            gone += [
+                str(stage["Id"])
+                for stage in stages
+                if _short(stage) not in layers and now - int(stage["Created"]) * 1000 >= self._grace * 1000
+            ]
         for reference in gone:
             try:
                 client.remove_image(reference)
@@ -328,3 +331,8 @@ def _names(image: Mapping[str, Any]) -> list[str]:
     """The image's names; its id when it has none."""
     names = [name for name in image.get("RepoTags") or [] if name != "<none>:<none>"]
     return names or [str(image["Id"])]
+
+
+def _short(image: Mapping[str, Any]) -> str:
+    """Its id as a build's output has it."""
+    return str(image["Id"]).removeprefix("sha256:")[:12]

@@ -266,6 +266,15 @@ class ImagesTests(TestCase):
             client.removed, ["uaihost/small:4", "uaihost/small:3", "sha256:untagged", "sha256:" + "b" * 64]
         )
 
+    def test_a_build_without_stages_leaves_those_of_others(self) -> None:
+        client = Client({DEFAULT})
+        images = self.make(client)
+        client.stages = [{"Id": "sha256:" + "a" * 64, "Created": 0}]
+        done = Deferred.fromCoroutine(images.ensure(self.lines.append))
+        self.builder.finish({"b" * 12})
+        self.successResultOf(done)
+        self.assertEqual(client.removed, [])
+
     def test_the_list_says_which_is_current_and_which_is_used(self) -> None:
         client = Client({DEFAULT})
         images = self.make(client)

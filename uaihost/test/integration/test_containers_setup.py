@@ -15,7 +15,7 @@ from uaihost.containers.client import answers, connect
 from uaihost.containers.images import LABEL, owner
 from uaihost.containers.readiness import Readiness
 from uaihost.containers.setup import find_or_start_engine
-from uaihost.interfaces import Container, Launch, Mount, Step
+from uaihost.interfaces import Container, Doing, Launch, Mount, Step
 from uaihost.test.integration.engine import (
     CHECKOUT,
     ENGINE_FOLDER,
@@ -78,7 +78,7 @@ class ImageTests(TestCase):
     async def test_built_once_and_labelled(self) -> None:
         address = await docker_host()
         first = await make_images(self, address).ensure(lambda _: None)
-        lines: list[str] = []
+        lines: list[str | Doing] = []
         self.assertEqual(await make_images(self, address).ensure(lines.append), first)
         self.assertEqual(lines, [])
         client = connect(address)
@@ -90,7 +90,7 @@ class ImageTests(TestCase):
 
     async def test_another_owner_is_another_image_with_that_user(self) -> None:
         address = await docker_host()
-        lines: list[str] = []
+        lines: list[str | Doing] = []
         tag = await make_images(self, address, 4321, 4322).ensure(lines.append)
         client = connect(address)
         self.addCleanup(client.close)

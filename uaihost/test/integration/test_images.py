@@ -222,7 +222,7 @@ class BuildTests(TestCase):
 
     async def test_a_failed_command_is_told_with_its_last_lines(self) -> None:
         error = await self.refused(
-            self.images("RUN echo before\nRUN echo hello; echo the problem >&2; exit 3")
+            self.images("RUN echo before\nRUN (echo hello; echo the problem) >&2; exit 3")
         )
         self.assertEqual(error.code, ErrorCode.UNAVAILABLE)
         self.assertIn("non-zero code: 3", error.message)
@@ -230,7 +230,7 @@ class BuildTests(TestCase):
         self.assertNotIn("before", error.message)
         told = [what for what in self.said if isinstance(what, Doing)][-1]
         self.assertEqual((told.reason, told.percent), (Reason.IMAGE_BUILDING, 60))
-        self.assertIn("RUN echo hello", told.text)
+        self.assertIn("RUN (echo hello", told.text)
 
     async def test_what_the_engine_refuses_is_told(self) -> None:
         error = await self.refused(self.images("NONSENSE"))
