@@ -36,6 +36,7 @@ from uaihost.containers.firewall import Firewall
 from uaihost.containers.images import Images, owner
 from uaihost.containers.isolation import Isolation
 from uaihost.containers.readiness import Readiness
+from uaihost.containers.tools import Tools
 from uaihost.containers.watch import EngineEvents
 from uaihost.egress.egress import Egress
 from uaihost.egress.names import Destination
@@ -57,6 +58,7 @@ ENGINE_THREADS = 4
 FILE_THREADS = 4
 # Where the standard image's editor listens inside its container.
 EDITOR_PORT = 8100
+NO_TOOLS = "UAI_EGRESS is `deny`: the image's own tools are used"
 
 
 @attrs.frozen
@@ -98,7 +100,17 @@ class Rooms:
         self.exposed = Exposed(database, journal, reactor, self.ports)
         uid, gid = owner()
         workspaces = Workspaces(reactor, folders, files, uid, gid, settings.local_repositories)
-        self._around = Surroundings(
+        self.tools = Tools(
+            files,
+            self.engine,
+            folders,
+            self.images.ensure,
+            uid=uid,
+            gid=gid,
+            limits=limits_of(settings),
+            closed=NO_TOOLS if settings.egress == "deny" else "",
+        )
+        around = Surroundings(
             workspaces=workspaces,
             engine=self.engine,
             images=self.images,
@@ -113,8 +125,10 @@ class Rooms:
             admission=Admission(reactor, files, folders.root),
             isolation=Isolation(self.engine, self.firewall, reactor, ground.host_id, services=services),
             egress=self.egress,
+            # The small image has nothing that could read what a repository names.
+            tools=self.tools if settings.task_image == "standard" else None,
         )
-        self.tasks = Tasks(database, journal, reactor, files, self._around, self.exposed)
+        self.tasks = Tasks(database, journal, reactor, files, around, self.exposed)
         lanes = Lanes()
         self.waking = Waking(self.tasks, lanes)
         surface = registry(
@@ -125,7 +139,14 @@ class Rooms:
         self.dispatch = Dispatch(surface, database, journal, reactor, lanes, self.tasks.records.waits)
         self.approvals = Approvals(journal, self.channels, self.tasks.records.waits)
         self.adoption = Adoption(
-            database, reactor, self.engine, self.tasks, self.exposed, lanes, self._running_again
+            database,
+            reactor,
+            self.engine,
+            self.tasks,
+            self.exposed,
+            lanes,
+            self._running_again,
+            others=lambda: self.tools.busy,
         )
         self.events = EngineEvents(reactor, docker_host, ground.host_id, self.adoption)
         self.resources = Resources(reactor, journal, self.engine, self.running)

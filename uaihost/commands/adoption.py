@@ -7,7 +7,7 @@ cycle commands, so it never works beside one.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 from twisted.internet.defer import Deferred
@@ -49,7 +49,8 @@ _LIVE = (Status.PREPARING, Status.STARTING, Status.RUNNING, Status.STOPPING)
 class Adoption:
     """on_running: told of each task whose container runs after a pass, to attach its channel again.
 
-    boot_id: of this start of the machine, None where it has none. It listens to the engine's events
+    boot_id: of this start of the machine, None where it has none. others: ids of containers of this host that
+    belong to no task and are in use. It listens to the engine's events
     (containers.watch.Listener).
     """
 
@@ -64,6 +65,7 @@ class Adoption:
         on_running: Callable[[str], Awaitable[None]] | None = None,
         *,
         boot_id: Callable[[], str | None] | None = None,
+        others: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -73,6 +75,7 @@ class Adoption:
         self._lanes = lanes
         self._on_running = on_running
         self._boot_id = boot_id or read_boot_id
+        self._others = others
         self._endings = Endings(store, clock, tasks, self._settle_later)
         self._restored = False
         self._failures = 0
@@ -212,6 +215,7 @@ class Adoption:
     async def _sweep(self) -> None:
         """Remove what belongs to no task that may have a container. No task becomes one meanwhile."""
         known = {one.id for one in await self._tasks.records.every() if _may_have_container(one)}
+        known.update(self._others())
         for task_id in await self._engine.sweep(known):
             log.info("removed what was left of task {task} at the engine", task=task_id)
 

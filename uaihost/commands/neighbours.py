@@ -111,7 +111,7 @@ class Egress(Protocol):
 class Tools(Protocol):
     """Tool versions that tasks share (containers.tools)."""
 
-    async def ensure(self, task_id: str, projects: Sequence[Path], say: Say) -> None:
+    async def ensure(self, task_id: str, projects: Sequence[Path], say: Say) -> object:
         """Install what the work copies at `projects` name and is missing."""
 
 
