@@ -145,6 +145,9 @@ class LocalEngine:
     async def remove(self, task_id: str) -> None:
         raise NotImplementedError("channels remove nothing")
 
+    async def sweep(self, known: set[str]) -> list[str]:
+        raise NotImplementedError("channels remove nothing")
+
     async def usage(self, task_id: str) -> Usage:
         raise NotImplementedError("channels measure nothing")
 
