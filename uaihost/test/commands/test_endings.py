@@ -212,7 +212,8 @@ class EngineTests(EndingCase):
         self.assertEqual((list(self.engine.containers), self.folders.task("t2").exists()), (["t1"], False))
 
     def test_a_long_command_does_not_keep_the_others_waiting(self) -> None:
-        self.workspaces.slow["prepare shop"] = Deferred()
+        slow: Deferred[None] = Deferred()
+        self.workspaces.slow["prepare shop"] = slow
         lane = self.dispatch.lanes
         ensureDeferred(lane.turn(lifecycle_key("t2"), lambda: self.tasks.up("c", task_up(task_id="t2"))))
         self.engine.stop("t1", 143)
@@ -222,6 +223,8 @@ class EngineTests(EndingCase):
         self.assertEqual(self.engine.containers["t1"].state, "running")
         self.clock.advance(LOOK)
         self.assertEqual(self.record("t2").status, "preparing")
+        slow.callback(None)
+        self.assertEqual(self.record("t2").status, "running")
 
 
 class ParkTests(EndingCase):
