@@ -67,7 +67,7 @@ class EgressTests(SynchronousTestCase):
         found = path.stat()
         self.assertTrue(stat.S_ISSOCK(found.st_mode))
         self.assertEqual(stat.S_IMODE(found.st_mode), 0o666)
-        self.connect(path)
+        self.assert_listens(path)
 
     def test_opening_again_changes_nothing(self) -> None:
         egress = self.egress()
@@ -82,7 +82,7 @@ class EgressTests(SynchronousTestCase):
         dead.bind(str(path))
         dead.close()
         self.open(self.egress())
-        self.connect(path)
+        self.assert_listens(path)
 
     def test_what_cannot_be_replaced(self) -> None:
         path = self.folders.control("t1") / SOCKET_NAME
@@ -94,7 +94,7 @@ class EgressTests(SynchronousTestCase):
     def test_a_lost_socket_is_made_again(self) -> None:
         egress = self.egress()
         self.open(egress).unlink()
-        self.connect(self.open(egress))
+        self.assert_listens(self.open(egress))
 
     def test_closed_and_opened_at_once(self) -> None:
         egress = self.egress()
@@ -104,7 +104,7 @@ class EgressTests(SynchronousTestCase):
         self.open(egress)
         # The old listener ends in the reactor's next turn; the new name is not its to remove.
         self.reactor.advance(0)
-        self.connect(path)
+        self.assert_listens(path)
 
     def test_closing_when_the_folder_is_gone(self) -> None:
         egress = self.egress()
@@ -126,7 +126,7 @@ class EgressTests(SynchronousTestCase):
         self.assertEqual(failure.value.code, ErrorCode.INVALID_ARGS)
         self.assertIn("UAI_DATA_DIR", failure.value.message)
 
-    def connect(self, path: Path) -> None:
+    def assert_listens(self, path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
             self.assertEqual(client.getpeername(), str(path))
