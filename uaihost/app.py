@@ -139,6 +139,7 @@ class Host(StagedService):
         await rooms.adoption.restore()
         rooms.approvals.start()
         self.undo.append(rooms.approvals.stop)
+        self.undo.append(rooms.firewall.release)
         # Before any command: a word that waited at the bridge must find its channel open.
         await rooms.channels.resume(await rooms.running())
         await rooms.dispatch.recover()

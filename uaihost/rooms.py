@@ -37,7 +37,7 @@ from uaihost.containers.images import Images, owner
 from uaihost.containers.isolation import Isolation
 from uaihost.containers.readiness import Readiness
 from uaihost.containers.tools import Tools
-from uaihost.containers.watch import EngineEvents
+from uaihost.containers.watch import EngineEvent, EngineEvents
 from uaihost.egress.egress import Egress
 from uaihost.egress.names import Destination
 from uaihost.egress.policy import Policy
@@ -148,10 +148,23 @@ class Rooms:
             self._running_again,
             others=lambda: self.tools.busy,
         )
-        self.events = EngineEvents(reactor, docker_host, ground.host_id, self.adoption)
+        self.events = EngineEvents(reactor, docker_host, ground.host_id, self)
         self.resources = Resources(reactor, journal, self.engine, self.running)
         secure = settings.cloud_url.startswith("wss:")
         self.tunnels = TunnelTable(reactor, self.ports, scheme="https" if secure else "http")
+
+    # containers.watch.Listener
+
+    def engine_heard(self, event: EngineEvent) -> None:
+        self.adoption.engine_heard(event)
+
+    def engine_found(self) -> None:
+        # A host without an engine, which only exposes ports, has nothing to filter.
+        self.firewall.keep()
+        self.adoption.engine_found()
+
+    def engine_lost(self) -> None:
+        self.adoption.engine_lost()
 
     async def running(self) -> list[str]:
         """The tasks whose containers should run now."""

@@ -87,7 +87,9 @@ class Report(Protocol):
 class Isolation(Protocol):
     """The look from inside a container (containers.isolation)."""
 
-    async def check(self, task_id: str, *, network: Literal["own", "none"], uid: int, gid: int) -> Report:
+    async def check(
+        self, task_id: str, *, network: Literal["own", "none"], uid: int, gid: int, limits: Limits
+    ) -> Report:
         """Look now; nothing of a repository runs there yet."""
 
 

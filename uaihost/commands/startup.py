@@ -149,7 +149,7 @@ class Startup:
         async def check(say: Say) -> None:
             assert around.isolation is not None
             report = await around.isolation.check(
-                plan.task_id, network=network, uid=around.uid, gid=around.gid
+                plan.task_id, network=network, uid=around.uid, gid=around.gid, limits=around.limits
             )
             await self._on_report(plan.task_id, report)
             if not report.passed:

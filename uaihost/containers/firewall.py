@@ -270,6 +270,8 @@ class Firewall:
 
     def keep(self) -> None:
         """Put the rules in force now, and again whenever somebody took them away; until `release`."""
+        if self._looking.running:
+            self._looking.stop()
         self._looking.start(KEEP)
 
     def release(self) -> None:

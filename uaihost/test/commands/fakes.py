@@ -147,7 +147,7 @@ class FakeIsolation(Faulty):
         self.folders = folders
         self.report = FakeReport((FakeCheck("engine socket"), FakeCheck("disk quota", "open", False)))
 
-    async def check(self, task_id: str, *, network: str, uid: int, gid: int) -> FakeReport:
+    async def check(self, task_id: str, *, network: str, uid: int, gid: int, limits: Limits) -> FakeReport:
         self.called("check", task_id, network, f"{uid}:{gid}")
         if (self.folders.control(task_id) / "go").exists():
             raise AssertionError("the gate is open before the report")
