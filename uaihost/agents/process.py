@@ -7,15 +7,12 @@ socket can be written by the agent: nothing in it is followed.
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from twisted.internet import error
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.protocol import Protocol as StreamProtocol
@@ -24,6 +21,7 @@ from twisted.python.failure import Failure
 
 from uaihost.agents.framing import BadKeeper, Hello, KeeperReader, LineSplitter, Out
 from uaihost.errors import HostError
+from uaihost.unix import hostile_socket_endpoint
 
 log = Logger()
 
@@ -71,10 +69,6 @@ class Process(Protocol):
     def quit(self) -> None: ...
     def detach(self) -> None: ...
     async def stop(self, grace: float) -> None: ...
-
-
-class Unreachable(Exception):
-    """The socket is not there, or not what it should be."""
 
 
 class AgentProcess:
@@ -182,10 +176,10 @@ class AgentProcess:
 
     async def _connect(self) -> None:
         try:
-            with Socket(self._run_folder, ("agents", self._agent_id, "ctl.sock")) as path:
-                endpoint = UNIXClientEndpoint(self._reactor, path, timeout=PATIENCE, checkPID=False)
-                await endpoint.connect(Factory.forProtocol(lambda: _Connection(self, self._reactor)))
-        except (Unreachable, OSError, error.ConnectError) as failure:
+            path = self._run_folder / "agents" / self._agent_id / "ctl.sock"
+            endpoint = hostile_socket_endpoint(self._reactor, path, self._run_folder)
+            await endpoint.connect(Factory.forProtocol(lambda: _Connection(self, self._reactor)))
+        except (HostError, error.ConnectError) as failure:
             if self._wanted:
                 await self._not_reached(str(failure) or type(failure).__name__)
 
@@ -338,34 +332,3 @@ class _Connection(StreamProtocol):
         if self._deadline.active():
             self._deadline.cancel()
         self._process._dropped(self)
-
-
-class Socket:
-    """A path that reaches exactly the socket at `parts` below `folder`, following no symbolic link.
-
-    Each part is opened as what it is and the socket is named by its descriptor, so that nobody can exchange
-    it in between; a long path is no obstacle either (a socket's name holds 107 bytes).
-    """
-
-    def __init__(self, folder: Path, parts: tuple[str, ...]) -> None:
-        self._folder = folder
-        self._parts = parts
-        self._descriptor = -1
-
-    def __enter__(self) -> str:
-        descriptor = os.open(self._folder, os.O_PATH | os.O_DIRECTORY)
-        try:
-            for part in self._parts[:-1]:
-                below = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
-                os.close(descriptor)
-                descriptor = below
-            self._descriptor = os.open(self._parts[-1], os.O_PATH | os.O_NOFOLLOW, dir_fd=descriptor)
-        finally:
-            os.close(descriptor)
-        if not stat.S_ISSOCK(os.fstat(self._descriptor).st_mode):
-            self.__exit__()
-            raise Unreachable(f"{self._parts[-1]} is not a socket")
-        return f"/proc/self/fd/{self._descriptor}"
-
-    def __exit__(self, *ignored: object) -> None:
-        os.close(self._descriptor)

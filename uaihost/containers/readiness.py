@@ -7,14 +7,11 @@ in short lines; nothing is ever written to it. The lines are described in uaihos
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.error import ConnectError, ConnectionDone
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
@@ -23,7 +20,7 @@ from twisted.python.failure import Failure
 
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Step
-from uaihost.paths import SOCKET_LIMIT
+from uaihost.unix import hostile_socket_endpoint
 
 SOCKET = "init.sock"
 # Seconds: a project's set-up may install everything it needs; each of its commands has less.
@@ -159,20 +156,14 @@ class Readiness:
 
     async def _wait(self, task_id: str, on_step: Callable[[Step], None]) -> None:
         path = self._folder(task_id) / SOCKET
-        if len(os.fsencode(path)) > SOCKET_LIMIT:
-            raise HostError(
-                ErrorCode.INVALID_ARGS,
-                f"{path} is too long for a Unix socket ({SOCKET_LIMIT} bytes); choose a shorter data folder",
-            )
         checked = self._reactor.seconds()
         while True:
-            if is_socket(path):
-                last = await self._listen(path, on_step)
-                if last is not None:
-                    if last.get("state") == "ready":
-                        return
-                    said = str(last.get("message") or "no reason given")[:2000]
-                    raise HostError(ErrorCode.UNAVAILABLE, f"the set-up in the container failed: {said}")
+            last = await self._listen(path, on_step)
+            if last is not None:
+                if last.get("state") == "ready":
+                    return
+                said = str(last.get("message") or "no reason given")[:2000]
+                raise HostError(ErrorCode.UNAVAILABLE, f"the set-up in the container failed: {said}")
             if self._running is not None and self._reactor.seconds() - checked >= CHECK:
                 checked = self._reactor.seconds()
                 if not await self._running(task_id):
@@ -186,24 +177,8 @@ class Readiness:
         """The last line of one connection; None when there is none yet."""
         listener = Listener(on_step)
         try:
-            await UNIXClientEndpoint(self._reactor, str(path)).connect(Factory.forProtocol(lambda: listener))
+            endpoint = hostile_socket_endpoint(self._reactor, path)
+            await endpoint.connect(Factory.forProtocol(lambda: listener))
         except ConnectError:
-            return None  # Left by the container's last run: the new one replaces it.
+            return None  # Not there yet, or left by the container's last run: the new one replaces it.
         return await listener.done
-
-
-def is_socket(path: Path) -> bool:
-    """Whether it is there and a socket itself.
-
-    Raises:
-        HostError: `unavailable`; something else is there, a link for example.
-    """
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return False
-    if not stat.S_ISSOCK(mode):
-        raise HostError(
-            ErrorCode.UNAVAILABLE, f"{path} is not a socket: something in the container replaced it"
-        )
-    return True

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1]
 DOCUMENT = PACKAGE.parent / "docs" / "architecture.md"
 
 # Small tools that every room but `wire` may use.
-TOOLS = {"interfaces", "errors", "ids", "blocking", "children", "paths", "exits", "staged"}
+TOOLS = {"interfaces", "errors", "ids", "blocking", "children", "paths", "exits", "staged", "unix"}
 
 
 def table() -> dict[str, set[str]]:
