@@ -179,8 +179,7 @@ class Rooms:
         self.approvals.look(task_id)
 
     def _blocked(self, task_id: str, destination: Destination, why: str) -> None:
-        text = f"Blocked: {destination.host}:{destination.port}. {why}"
-        noted = Deferred.fromCoroutine(self.channels.note(task_id, text))
+        noted = Deferred.fromCoroutine(self.channels.note(task_id, why))
         noted.addErrback(
             lambda failure: log.failure("a refusal was not told in {task}", failure, task=task_id)
         )
