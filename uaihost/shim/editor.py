@@ -40,7 +40,8 @@ def start(where: places.Places, told: progress.Progress, children: processes.Chi
     env = {**os.environ, "HOME": str(where.home)}
     with told.step("editor"):
         log = where.run / "editor.log"
-        processes.keep_running("editor", words, str(where.workspace), log, children, env)
+        # Its children would keep the port when it alone is killed, for want of memory for example.
+        processes.keep_running("editor", words, str(where.workspace), log, children, env, alone=True)
         limit = time.monotonic() + LIMIT
         while asked("/healthz") != 200:
             if time.monotonic() > limit or children.ending:

@@ -3,8 +3,8 @@
 At once: its socket, /run/uai/init.sock (progress.py has the lines), and the relay by which the host reaches
 ports in here. Then it waits for the gate: where /run/host is mounted, nothing of a repository runs and no
 editor before the host has put the file `go` there, a step of its own, `gate`. Work copies appear in
-/workspace until then and not after. Then side by side: the editor (editor.py), and each project with its tool versions,
-hooks and dev server (projects.py). What is to be restarted is restarted until the container ends.
+/workspace until then and not after. Then side by side: the editor (editor.py), and each project with its tool
+versions, hooks and dev server (projects.py). What ends and should not is started again.
 
 Standard library only, Python 3.9 and later. It must not know who listens, nor anything of agents.
 """
@@ -78,7 +78,7 @@ def main() -> int:
         # Nothing that a task left in its home folder is loaded before the gate (-E -s).
         words = [sys.executable, "-E", "-s", str(where.relay)]
         log = where.run / "relay.log"
-        processes.keep_running("relay", words, "/", log, children, back_off=RELAY_BACK_OFF)
+        processes.keep_running("relay", words, "/", log, children, back_off=RELAY_BACK_OFF, alone=True)
 
     def work() -> None:
         try:

@@ -147,12 +147,14 @@ def keep_running(
     children: Children,
     env: Mapping[str, str] | None = None,
     back_off: float = BACK_OFF,
+    alone: bool = False,
 ) -> None:
     """Start `argv` in a thread, and again `back_off` seconds after it ends, until everything ends.
 
-    log: the file for its output.
+    log: the file for its output. alone: it has ended when its first process has, and what that left is
+    killed; else it goes on for as long as anything of it holds its output, a server in the background.
     """
-    words = (name, argv, cwd, log, children, env, back_off)
+    words = (name, argv, cwd, log, children, env, back_off, alone)
     threading.Thread(target=_keep, args=words, daemon=True).start()
 
 
@@ -164,6 +166,7 @@ def _keep(
     children: Children,
     env: Mapping[str, str] | None,
     back_off: float,
+    alone: bool,
 ) -> None:
     log = Log(path)
     while not children.ending:
@@ -173,14 +176,25 @@ def _keep(
             log.write(f"cannot run {argv[0]}: {getattr(error, 'strerror', None) or error}\n".encode())
             child = None
         if child is not None:
-            assert child.stdout is not None
-            with child.stdout as output:
-                for data in iter(partial(os.read, output.fileno(), 65536), b""):
-                    log.write(data)
+            reader = threading.Thread(target=_write, args=(child, log), daemon=True)
+            reader.start()
+            if not alone:
+                reader.join()
             status = child.wait()
+            if alone:
+                children.signal(child, signal.SIGKILL)
+                reader.join(GRACE)
             children.ended(child)
             log.write(f"[{name} ended with status {status}; it is started again]\n".encode())
         time.sleep(back_off)
+
+
+def _write(child: subprocess.Popen[bytes], log: Log) -> None:
+    """Put a program's output into its log until it is closed."""
+    assert child.stdout is not None
+    with child.stdout as output:
+        for data in iter(partial(os.read, output.fileno(), 65536), b""):
+            log.write(data)
 
 
 class Log:

@@ -190,6 +190,21 @@ class ProcessTests(SynchronousTestCase):
         self.assertLess(self.end(child), 5)
         self.assertTrue(self.gone(second))
 
+    def test_what_is_alone_is_started_again_though_its_children_live(self) -> None:
+        children = processes.Children()
+        script = "sleep 300 & echo $! > child; echo $$ > leader; wait"
+        log = self.root / "kept.log"
+        processes.keep_running(
+            "x", ["sh", "-c", script], str(self.root), log, children, back_off=0.1, alone=True
+        )
+        self.addCleanup(children.end)
+        leader, child = self.number(self.root / "leader"), self.number(self.root / "child")
+        (self.root / "leader").unlink()
+        os.kill(leader, signal.SIGKILL)
+        self.assertTrue(self.gone(child))
+        self.assertNotEqual(self.number(self.root / "leader"), leader)
+        self.written(log, "[x ended with status -9; it is started again]")
+
     def test_what_ignores_term_is_killed(self) -> None:
         folder = self.project("web", start="#!/bin/sh\ntrap '' TERM\necho $$ > child\nsleep 300\nsleep 300\n")
         child = self.start()
