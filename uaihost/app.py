@@ -21,6 +21,7 @@ from uaihost import __version__, ids
 from uaihost.agents.registry import AgentRegistry
 from uaihost.blocking import Threads
 from uaihost.config import Settings
+from uaihost.descriptors import raise_limit
 from uaihost.errors import ErrorCode, HostError
 from uaihost.events import EventJournal
 from uaihost.interfaces import Say
@@ -120,6 +121,7 @@ class Host(StagedService):
     async def begin(self) -> None:
         settings, folders, reactor = self._settings, self._folders, self._reactor
         self.undo.append(DataLock(folders.lock).release)
+        raise_limit()
         self._lag.start()
         self.undo.append(self._lag.stop)
         self._host_id = settings.host_id or _host_id(folders.root)

@@ -107,9 +107,11 @@ class Startup:
 
         async def copy(project: Project) -> None:
             async def prepare(say: Say) -> None:
-                await workspaces.prepare(
+                made = await workspaces.prepare(
                     plan.task_id, project.slug, project.repoUrl, plan.branch, plan.identity, say
                 )
+                for note in made.notes:
+                    await self._around.channels.note(plan.task_id, f"{project.slug}: {note}")
 
             await progress.step(f"clone {project.slug}", Reason.CLONING, prepare)
 

@@ -11,7 +11,18 @@ PACKAGE = Path(__file__).parents[1]
 DOCUMENT = PACKAGE.parent / "docs" / "architecture.md"
 
 # Small tools that every room but `wire` may use.
-TOOLS = {"interfaces", "errors", "ids", "blocking", "children", "paths", "exits", "staged", "unix"}
+TOOLS = {
+    "interfaces",
+    "errors",
+    "ids",
+    "blocking",
+    "children",
+    "paths",
+    "exits",
+    "staged",
+    "unix",
+    "descriptors",
+}
 
 
 def table() -> dict[str, set[str]]:
