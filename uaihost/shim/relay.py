@@ -179,10 +179,7 @@ class Relay:
                 guest.sock.send(b"ok\n")
             self._join(guest, server, early)
 
-        def failed(reason: str) -> None:
-            guest.refuse(f"nothing answers on port {port} ({reason})")
-
-        sockets.Dial(self._loop, self._targets(port), joined, failed)
+        sockets.Dial(self._loop, self._targets(port), joined, guest.refuse)
 
     def _join(self, guest: sockets.Guest, server: socket.socket, early: bytes = b"") -> None:
         pairs.Pair(guest, server, self._room, early)

@@ -14,7 +14,8 @@ from uaihost.tunnels.head import BadRequest, plain_request, raw_request
 from uaihost.tunnels.http_upstream import HttpUpstream
 from uaihost.tunnels.pool import Pool
 from uaihost.tunnels.raw_upstream import RawUpstream
-from uaihost.tunnels.upstream import EndpointFor, Receiver, Upstream, tcp_endpoints
+from uaihost.tunnels.relay import endpoints
+from uaihost.tunnels.upstream import EndpointFor, Receiver, Upstream
 from uaihost.wire.frames import RequestLine
 
 MakeUpstream = Callable[[Account, Receiver], Upstream]
@@ -61,7 +62,7 @@ class Servers:
         self._reactor = reactor
         self._targets = targets
         self._scheme = scheme
-        self._endpoint_for = endpoint_for or tcp_endpoints(reactor)
+        self._endpoint_for = endpoint_for or endpoints(reactor)
         self._pool = Pool(reactor, self._endpoint_for)
 
     def find(self, asked: Asked, half_closes: bool) -> MakeUpstream:

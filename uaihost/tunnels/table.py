@@ -108,7 +108,7 @@ class TunnelTable:
             reactor: connects, and is the clock.
             targets: where tasks listen.
             scheme: of the pages that browsers see, for servers that ask; what the bridge says outweighs it.
-            endpoint_for: how an address is reached; TCP unless given.
+            endpoint_for: how an address is reached; through a task's relay and TCP unless given.
         """
         self.traffic = Traffic()
         self._reactor = reactor

@@ -1,4 +1,4 @@
-"""What a tunnel and its upstream know of one another, and how a socket to an upstream is opened.
+"""What a tunnel and its upstream know of one another, and of the socket between upstream and server.
 
 The two kinds of upstream, `http_upstream` and `raw_upstream`, share this seam.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.python.failure import Failure
 
@@ -80,13 +79,12 @@ class Receiver(Protocol):
         """The last report: it went wrong; the message is for people."""
 
 
-def tcp_endpoints(reactor: Any) -> EndpointFor:
-    """Addresses to TCP endpoints on `reactor`."""
+class NotListening(Exception):
+    """The way to the task is open, and no server listens at its end; the text says how that shows."""
 
-    def endpoint(address: Address) -> IStreamClientEndpoint:
-        return TCP4ClientEndpoint(reactor, address.host, address.port, timeout=CONNECT_TIMEOUT)
 
-    return endpoint
+class NoWay(Exception):
+    """The task cannot be reached at all; the text says why."""
 
 
 def tune(transport: Any) -> None:
@@ -98,7 +96,13 @@ def tune(transport: Any) -> None:
 def cannot_connect(address: Address, failure: Failure) -> str:
     """Why there is no connection, with what to do."""
     why = failure.getErrorMessage().rstrip(".")
-    return (
-        f"cannot connect to {address.host}:{address.port} ({why}); start the server in the task, "
-        "listening on this port"
-    )
+    if failure.check(NoWay):
+        return (
+            f"cannot reach port {address.inner} of the task: its relay does not answer ({why}); try again in "
+            "a few seconds, and if it stays so take the task down and up again"
+        )
+    if failure.check(NotListening):
+        where = f"port {address.inner} of the task"
+    else:
+        where = f"{address.host}:{address.port}"
+    return f"cannot connect to {where} ({why}); start the server in the task, listening on this port"
