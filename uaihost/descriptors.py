@@ -9,7 +9,7 @@ WANTED = 65_536
 
 
 def raise_limit() -> int:
-    """Raise the soft limit (getrlimit(2), RLIMIT_NOFILE) as far as is wanted and permitted; the limit then."""
+    """Raise the soft limit (getrlimit(2)) as far as is wanted and permitted; the limit then."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = WANTED if hard == resource.RLIM_INFINITY else min(WANTED, hard)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
