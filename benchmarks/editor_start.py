@@ -23,8 +23,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from uaihost.cli.local import settings
 from uaihost.containers.client import connect
 from uaihost.containers.images import owner
+from uaihost.rooms import engine_address
 
 ROOT = Path(__file__).resolve().parent.parent
 # What issue and documents promise: the task's editor within this of code-server's own start.
@@ -33,14 +35,15 @@ LABEL = "uaihost.benchmark"
 # Seconds for one start; a machine that is busy with other work takes a few.
 PATIENCE = 60
 CODE_SERVER = "/opt/node/bin/node /opt/code-server/out/node/entry.js --auth=none --bind-addr=127.0.0.1:8100"
-LANES = {
+LANES: dict[str, list[str]] = {
     "code-server alone": [
         *CODE_SERVER.split(),
         "--disable-telemetry",
         "--disable-update-check",
         "/workspace",
     ],
-    "task": ["/usr/bin/python3", "/opt/uai/init.py"],
+    # The image's own.
+    "task": [],
 }
 MEASURES = ("healthz", "page")
 
@@ -72,9 +75,6 @@ else:
 
 def image() -> tuple[str, str]:
     """The engine's address and the standard image, built if it is missing."""
-    from uaihost.app import engine_address
-    from uaihost.cli.local import settings
-
     words = [sys.executable, "-m", "uaihost.cli", "image", "build", "--kind", "standard", "--json"]
     done = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, check=True)
     return engine_address(settings()), str(json.loads(done.stdout)["reference"])
@@ -136,9 +136,10 @@ def measure(rounds: int) -> dict[str, Any]:
     client = connect(address)
     samples: dict[str, dict[str, list[float]]] = {lane: {name: [] for name in MEASURES} for lane in LANES}
     try:
+        own = client.inspect_image(reference)["Config"]["Entrypoint"]
         for number in range(rounds + 1):
             for lane, words in LANES.items():
-                took = start(client, reference, words)
+                took = start(client, reference, words or own)
                 for name in MEASURES if number else ():
                     samples[lane][name].append(took[name])
     finally:
