@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
+from twisted.internet.defer import Deferred, DeferredSemaphore, FirstError, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -123,7 +123,11 @@ class Tools:
                     found[request] = old
 
         missing = [request for request in requests if request not in found]
-        await gatherResults([Deferred.fromCoroutine(get(request)) for request in missing])
+        every = [Deferred.fromCoroutine(get(request)) for request in missing]
+        try:
+            await gatherResults(every, consumeErrors=True)
+        except FirstError as error:
+            error.subFailure.raiseException()
         installed = Installed({slug: _project(one, found, why) for slug, one in wanted.items()})
         await self._blocking.call(self._store.settle, task_id, installed.projects)
         return installed
