@@ -8,8 +8,11 @@ ENGINE, over its Unix socket. Prints JSON.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -64,8 +67,7 @@ async def play(reactor: Any, folder: Path, other: str, image: str) -> None:
             look=look,
         ).engine()
 
-    # A namespace begins with its loopback down, and ports are published there.
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    loopback_up()
     handle = await engine()
     try:
         await deferToThread(copy, image, other, own)
@@ -144,6 +146,15 @@ async def until(reactor: Any, state: Any, wanted: Any) -> Any:
             return found
         await deferLater(reactor, 0.1)
     raise AssertionError(f"it stays {found}")
+
+
+def loopback_up() -> None:
+    """A network namespace begins with its loopback down, and ports are published there (netdevice(7))."""
+    get_flags, set_flags, up = 0x8913, 0x8914, 0x1
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        found = fcntl.ioctl(any_socket, get_flags, struct.pack("16sh14x", b"lo", 0))
+        (flags,) = struct.unpack_from("h", found, 16)
+        fcntl.ioctl(any_socket, set_flags, struct.pack("16sh14x", b"lo", flags | up))
 
 
 def copy(image: str, source: str, target: str) -> None:
