@@ -1,11 +1,11 @@
 """The shared tool versions on disk: what is there, since when it was not used, and how one comes in or goes.
 
-    installs/<tool>/<version>/   as mise installs it; the same path under /opt/uai-tools in every container
-    .new/<name>/                 where a container installs one version; nothing else is mounted there
-    .gone/                       what is being deleted
-    index.json                   sizes, last uses, and which version answered a prefix, `latest` or `lts`
+    tools/installs/<tool>/<version>/   as mise installs it; /opt/uai-tools/installs/... in every container
+    tools/index.json     sizes, last uses, and which version answered a prefix, `latest` or `lts`
+    tools-new/<name>/    where a container installs one version, with its sockets; no task sees it
+    tools-new/gone-*/    what is being deleted
 
-A version appears by one rename when it is whole. Tasks see all of it read-only; what an installer leaves is
+A version appears by one rename when it is whole. Tasks see `tools` read-only; what an installer leaves is
 taken over without following links. Everything here blocks. It must not know containers.
 """
 
@@ -78,6 +78,8 @@ class ToolStore:
     def __init__(self, folders: Folders, uid: int, gid: int, clock: Callable[[], float]) -> None:
         self._folders = folders
         self._root = folders.tools
+        # Beside it, on the same file system, so that a rename brings a version in.
+        self._new = folders.tools.with_name("tools-new")
         self._owner = (uid, gid)
         self._clock = clock
         self._lock = threading.Lock()
@@ -100,8 +102,9 @@ class ToolStore:
 
     def stage(self, name: str) -> Path:
         """A folder for one installer, with the folders of STAGED in it, which are the container's user's."""
-        folder = self._root / ".new" / name
-        folder.mkdir(parents=True)
+        self._new.mkdir(parents=True, mode=0o700, exist_ok=True)
+        folder = self._new / name
+        folder.mkdir()
         for part in STAGED:
             inner = folder / part
             inner.mkdir(mode=0o700)
@@ -186,7 +189,7 @@ class ToolStore:
             HostError: `conflict`; a task has it.
         """
         key = f"{name}@{version}"
-        gone = self._root / ".gone" / secrets.token_hex(8)
+        gone = self._new / f"gone-{secrets.token_hex(8)}"
         with self._lock:
             users = self._users().get(key)
             if users:
@@ -195,7 +198,7 @@ class ToolStore:
             if index.versions.pop(key, None) is None:
                 return
             self._write(index)
-            gone.parent.mkdir(parents=True, exist_ok=True)
+            self._new.mkdir(parents=True, mode=0o700, exist_ok=True)
             path = self._root / INSTALLS / name / version
             with contextlib.suppress(FileNotFoundError):
                 path.rename(gone)
@@ -203,10 +206,9 @@ class ToolStore:
 
     def sweep(self, living: Collection[str] = ()) -> None:
         """Delete what a daemon that was killed left half-made or half-deleted. living: stages in use."""
-        for part in (".new", ".gone"):
-            for path in _entries(self._root / part):
-                if path.name not in living:
-                    self._delete(path)
+        for path in _entries(self._new):
+            if path.name not in living:
+                self._delete(path)
 
     # ---- with the lock held --------------------------------------------------------------------------------
 

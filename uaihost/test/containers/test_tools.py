@@ -136,7 +136,7 @@ class ToolsTests(Case):
         self.assertEqual((launch.image, launch.limits.pids, launch.read_only), ("image:1", 99, True))
         self.assertEqual((launch.network, launch.ports), ("own", ()))
         # Nothing of a task, nothing of what is shared.
-        stage = self.folders.tools / ".new" / launch.task_id
+        stage = self.folders.root / "tools-new" / launch.task_id
         self.assertEqual({Path(mount.source).parent for mount in launch.mounts}, {stage})
         self.assertEqual(call.argv, (MISE, "install", "--shared", "/opt/uai-tools/installs", "node@24"))
         self.assertEqual(call.env, {**ENVIRONMENT, "MISE_X": "1"})
@@ -175,7 +175,7 @@ class ToolsTests(Case):
         told = self.ensured("t1", web="node 24\n")
         self.assertIn("took too long", told["web"]["notes"][0])
         self.assertEqual((self.engine.containers, self.tools.busy), ({}, set()))
-        self.assertEqual(list((self.folders.tools / ".new").iterdir()), [])
+        self.assertEqual(list((self.folders.root / "tools-new").iterdir()), [])
         # It says nothing of the version: the next start tries again.
         self.engine.answer = self.engine._installed
         self.assertEqual(self.ensured("t1", web="node 24\n")["web"]["notes"], [])
@@ -252,7 +252,7 @@ class StoreTests(Case):
         self.successResultOf(Deferred.fromCoroutine(self.tools.remove("go", "1.25.0")))
         self.successResultOf(Deferred.fromCoroutine(self.tools.remove("go", "1.25.0")))
         self.assertEqual((self.list(), self.installed()), ([("node", "24.2.0")], ["node/24.2.0"]))
-        self.assertEqual(list((self.folders.tools / ".gone").iterdir()), [])
+        self.assertEqual(list((self.folders.root / "tools-new").iterdir()), [])
 
     def test_another_daemon_finds_everything_again(self) -> None:
         self.ensured("t1", web="node 24\n")
@@ -267,13 +267,13 @@ class StoreTests(Case):
 
     def test_what_a_killed_daemon_left_is_swept(self) -> None:
         self.ensured("t1", web="node 24\n")
-        for part in (".new/_tools-x/tools/installs/node/1.0.0", ".gone/x/bin"):
-            (self.folders.tools / part).mkdir(parents=True)
-        (self.folders.tools / ".gone" / "x" / "bin").chmod(0o500)
+        left = self.folders.root / "tools-new"
+        for part in ("_tools-x/tools/installs/node/1.0.0", "gone-x/bin/deep"):
+            (left / part).mkdir(parents=True)
+        (left / "gone-x" / "bin").chmod(0o500)
         self.tools = self.make()
         self.successResultOf(Deferred.fromCoroutine(self.tools.sweep()))
-        for part in (".new", ".gone"):
-            self.assertEqual(list((self.folders.tools / part).iterdir()), [])
+        self.assertEqual(list(left.iterdir()), [])
         self.assertEqual(self.list(), [("node", "24.2.0")])
 
     def test_two_requests_for_one_version(self) -> None:
