@@ -134,8 +134,16 @@ class Host(StagedService):
         rooms = self._rooms = Rooms(ground, agents, self._services)
         self.undo.append(rooms.tunnels.stop)
         self._link = self._make_link(agents, journal)
-        for part in (rooms.channels, rooms.egress, rooms.adoption, rooms.events, rooms.resources):
+        for part in (
+            rooms.channels,
+            rooms.egress,
+            rooms.tools,
+            rooms.adoption,
+            rooms.events,
+            rooms.resources,
+        ):
             self.undo.append(part.stop)
+        self.undo.append(rooms.watch.stop_all)
         await rooms.exposed.restore()
         # Before any command: what ran before the machine was restarted does not run now.
         await rooms.adoption.restore()

@@ -35,6 +35,7 @@ from uaihost.containers.daemon import DockerEngine
 from uaihost.containers.firewall import Firewall
 from uaihost.containers.images import Images, owner
 from uaihost.containers.isolation import Isolation
+from uaihost.containers.ports import PortWatch
 from uaihost.containers.readiness import Readiness
 from uaihost.containers.tools import Tools
 from uaihost.containers.watch import EngineEvent, EngineEvents
@@ -110,6 +111,7 @@ class Rooms:
             limits=limits_of(settings),
             closed=NO_TOOLS if settings.egress == "deny" else "",
         )
+        self.watch = PortWatch(reactor, folders.run, lambda task, ports: self.tasks.on_ports(task, ports))
         around = Surroundings(
             workspaces=workspaces,
             engine=self.engine,
@@ -127,10 +129,12 @@ class Rooms:
             egress=self.egress,
             # The small image has nothing that could read what a repository names.
             tools=self.tools if settings.task_image == "standard" else None,
+            watch=self.watch,
         )
         self.tasks = Tasks(database, journal, reactor, files, around, self.exposed)
         lanes = Lanes()
         self.waking = Waking(self.tasks, lanes)
+        self.ports.on_missing = self.waking.on_missing
         surface = registry(
             self.tasks,
             ChannelCommands(self.channels, self.waking),
