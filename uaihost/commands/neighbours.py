@@ -130,7 +130,7 @@ class PortWatch(Protocol):
 class Readiness(Protocol):
     """The set-up inside a container (containers)."""
 
-    async def ready(self, task_id: str, on_progress: Callable[[Step], None]) -> None:
+    async def ready(self, task_id: str, on_progress: Callable[[Step], None]) -> object:
         """Wait until the first process reports ready; HostError with a failed command's last lines."""
 
 

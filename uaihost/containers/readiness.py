@@ -7,10 +7,12 @@ in short lines; nothing is ever written to it. The lines are described in uaihos
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectionDone
 from twisted.internet.protocol import Factory
@@ -33,6 +35,18 @@ CHECK = 3.0
 LINE_LIMIT = 1 << 16
 # Steps heard of one container: more is a flood.
 STEP_LIMIT = 2000
+# Ports that a task's repositories may name: each may become a preview.
+FORWARD_LIMIT = 32
+# A part of a host name, as previews' names are.
+_PORT_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\Z")
+
+
+@attrs.frozen
+class Forwarded:
+    """A port inside the container that a repository names, as in devcontainer.json's forwardPorts."""
+
+    port: int
+    name: str
 
 
 class Listener(LineOnlyReceiver):
@@ -100,6 +114,18 @@ def parse(entry: dict[str, Any]) -> Step | None:
     )
 
 
+def forwarded(value: Any) -> list[Forwarded]:
+    """The ports in the last line, each port and each name once; what is none is left out."""
+    ports: dict[int, str] = {}
+    for entry in value[:FORWARD_LIMIT] if isinstance(value, list) else []:
+        port, name = (entry.get("port"), entry.get("name")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= 65535:
+            continue
+        if isinstance(name, str) and _PORT_NAME.match(name) and name not in ports.values():
+            ports.setdefault(port, name)
+    return [Forwarded(port, name) for port, name in ports.items()]
+
+
 class Readiness:
     """Waits for containers to be ready.
 
@@ -119,8 +145,10 @@ class Readiness:
 
     async def ready(
         self, task_id: str, on_progress: Callable[[Step], None], timeout: float = READY_LIMIT
-    ) -> None:
-        """Wait until the first process reports ready. Steps that failed were told and are no error.
+    ) -> list[Forwarded]:
+        """Wait until the first process reports ready; the ports that its projects forward.
+
+        Steps that failed were told and are no error.
 
         Args:
             on_progress: is given each step, those before this call too.
@@ -140,7 +168,7 @@ class Readiness:
         waiting = Deferred.fromCoroutine(self._wait(task_id, heard))
         deadline = self._reactor.callLater(timeout, waiting.cancel)
         try:
-            await waiting
+            return await waiting
         except HostError:
             raise
         except Exception as error:
@@ -154,14 +182,14 @@ class Readiness:
             if deadline.active():
                 deadline.cancel()
 
-    async def _wait(self, task_id: str, on_step: Callable[[Step], None]) -> None:
+    async def _wait(self, task_id: str, on_step: Callable[[Step], None]) -> list[Forwarded]:
         path = self._folder(task_id) / SOCKET
         checked = self._reactor.seconds()
         while True:
             last = await self._listen(path, on_step)
             if last is not None:
                 if last.get("state") == "ready":
-                    return
+                    return forwarded(last.get("ports"))
                 said = str(last.get("message") or "no reason given")[:2000]
                 raise HostError(ErrorCode.UNAVAILABLE, f"the set-up in the container failed: {said}")
             if self._running is not None and self._reactor.seconds() - checked >= CHECK:

@@ -12,13 +12,33 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from uaihost.containers import readiness
-from uaihost.containers.readiness import Readiness
+from uaihost.containers.readiness import Forwarded, Readiness, forwarded
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Step
 from uaihost.test.sockets import SocketReactor, listening
 from uaihost.test.support import given, short_folder, strategies
 
 READY = {"state": "ready", "failed": []}
+
+
+class ForwardedTests(TestCase):
+    def test_what_is_a_port_with_a_name(self) -> None:
+        named = [{"port": 3000, "name": "web"}, {"port": 80, "name": "a-1"}]
+        self.assertEqual(forwarded(named), [Forwarded(3000, "web"), Forwarded(80, "a-1")])
+        twice = [*named, {"port": 3000, "name": "other"}, {"port": 81, "name": "web"}]
+        self.assertEqual(forwarded(twice), forwarded(named))
+
+    def test_what_is_none(self) -> None:
+        for port, name in (
+            (0, "a"), (65536, "a"), (True, "a"), ("80", "a"), (80, ""), (80, "-a"), (80, "A"), (80, "a.b"),
+            (80, "a" * 33), (80, 5), (80, "a\n"), (80.0, "a"),
+        ):  # fmt: skip
+            self.assertEqual(forwarded([{"port": port, "name": name}, 5, None, []]), [], (port, name))
+        nothing: tuple[Any, ...] = (None, {}, "x", 5)
+        for value in nothing:
+            self.assertEqual(forwarded(value), [])
+        many = [{"port": port, "name": f"p{port}"} for port in range(1, 1000)]
+        self.assertEqual(len(forwarded(many)), readiness.FORWARD_LIMIT)
 
 
 class ReadinessTests(TestCase):
@@ -29,7 +49,7 @@ class ReadinessTests(TestCase):
         self.runs = True
         self.asked = 0
 
-    def wait(self, folder: Path | None = None, timeout: float = 60) -> Deferred[None]:
+    def wait(self, folder: Path | None = None, timeout: float = 60) -> Deferred[list[Forwarded]]:
         async def running(task_id: str) -> bool:
             self.asked += 1
             return self.runs
@@ -76,7 +96,7 @@ class ReadinessTests(TestCase):
             self.reactor.advance(readiness.POLL)
             self.reactor.turn()
 
-    def refused(self, waiting: Deferred[None]) -> HostError:
+    def refused(self, waiting: Deferred[list[Forwarded]]) -> HostError:
         error = self.failureResultOf(waiting, HostError).value
         assert isinstance(error, HostError)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
@@ -96,7 +116,7 @@ class ReadinessTests(TestCase):
         )
         self.assertNoResult(waiting)
         self.feed(peer, READY)
-        self.assertIsNone(self.successResultOf(waiting))
+        self.assertEqual(self.successResultOf(waiting), [])
         self.assertEqual(
             self.steps,
             [

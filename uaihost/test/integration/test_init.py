@@ -19,7 +19,7 @@ from twisted.trial.unittest import TestCase
 from uaihost.blocking import Threads
 from uaihost.containers.daemon import DockerEngine
 from uaihost.containers.images import owner
-from uaihost.containers.readiness import Readiness
+from uaihost.containers.readiness import Forwarded, Readiness
 from uaihost.containers.tool_versions import Request
 from uaihost.containers.tools import PREFIX, Tools
 from uaihost.errors import ErrorCode, HostError
@@ -41,6 +41,7 @@ class Rig:
         self.image = image
         self.uid, self.gid = owner()
         self.readiness = Readiness(reactor, self.folders.run)
+        self.ports: list[Forwarded] = []
 
     def project(self, task_id: str, slug: str, files: Mapping[str, str]) -> Path:
         """A work copy, moved into place as a whole. Names that end in `!` are programs."""
@@ -99,7 +100,7 @@ class Rig:
         """Open the gate and wait; the steps."""
         (self.folders.control(task_id) / "go").touch(mode=0o444)
         steps: list[Step] = []
-        await self.readiness.ready(task_id, steps.append, timeout=60)
+        self.ports = await self.readiness.ready(task_id, steps.append, timeout=60)
         return steps
 
     async def sh(self, task_id: str, script: str, cwd: str = "/workspace") -> Ran:
@@ -148,6 +149,7 @@ class SmallTests(TestCase):
         (told,) = [step.message or "" for step in steps if step.step == "devcontainer web"]
         self.assertIn("left out: image", told)
         self.assertIn("empty: localEnv:PATH", told)
+        self.assertEqual(rig.ports, [Forwarded(3000, "web")])
         self.assertEqual((web / "out").read_text().split(), [word for name in names for word in (name, "so")])
         await rig.engine.remove("t2")
         (rig.folders.control("t2") / "go").unlink()
