@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 # Ports in one report: a program may open thousands.
 PORT_LIMIT = 1024
+# Of this network namespace.
 TABLES = Path("/proc/net")
 
 _LISTENING = "0A"
@@ -53,12 +54,12 @@ def _bound(port: int, raw: bytes) -> Bound:
     return Bound(port, socket.inet_ntop(socket.AF_INET6, raw), loopback)
 
 
-def bound(tables: Path = TABLES) -> list[Bound]:
+def bound() -> list[Bound]:
     """All that listens now; a table that is not there is empty."""
     found: list[Bound] = []
     for name in ("tcp", "tcp6"):
         with contextlib.suppress(OSError):
-            found += listening((tables / name).read_text("ascii", "replace"))
+            found += listening((TABLES / name).read_text("ascii", "replace"))
     return found
 
 

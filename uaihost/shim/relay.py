@@ -124,15 +124,13 @@ class Greeting:
 class Relay:
     """What is behind the doors.
 
-    run: where its own socket is made; host: where the proxy's is; egress: whether there is a proxy; tables:
-    the folder of the kernel's tables of sockets.
+    run: where its own socket is made; host: where the proxy's is; egress: whether there is a proxy.
     """
 
-    def __init__(self, run: Path, host: Path, egress: bool, tables: Path = listening.TABLES) -> None:
+    def __init__(self, run: Path, host: Path, egress: bool) -> None:
         self._run = run
         self._host = host
         self._egress = egress
-        self._tables = tables
         self._loop = sockets.Loop()
         self._room = memoryview(bytearray(pairs.CHUNK))
         self._watchers: set[Watcher] = set()
@@ -187,14 +185,14 @@ class Relay:
     def _targets(self, port: int) -> Iterator[sockets.Target]:
         yield socket.AF_INET, ("127.0.0.1", port)
         yield socket.AF_INET6, ("::1", port)
-        for one in listening.bound(self._tables):
+        for one in listening.bound():
             if one.port == port:
                 yield socket.AF_INET6 if ":" in one.address else socket.AF_INET, (one.address, port)
 
     # ---- what listens
 
     def _report(self) -> bytes:
-        return listening.report(listening.bound(self._tables), (PROXY_PORT,) if self._egress else ())
+        return listening.report(listening.bound(), (PROXY_PORT,) if self._egress else ())
 
     def _watch(self, guest: sockets.Guest) -> None:
         watcher = Watcher(guest, self._watchers.discard)

@@ -18,6 +18,8 @@ from typing import Any
 
 # Seconds for a first line, and for a server's queue of connections to have room.
 PATIENCE = 10.0
+# Connections that wait to be let in: one more is refused, and a page opens dozens at once.
+BACKLOG = 512
 # Seconds before a failed accept is repeated.
 PAUSE = 1.0
 
@@ -85,7 +87,7 @@ class Door:
         self._room = limit
         self._enter = enter
         sock.setblocking(False)
-        sock.listen(128)
+        sock.listen(BACKLOG)
         self._open()
 
     def left(self) -> None:

@@ -1,0 +1,383 @@
+"""The relay: its parsers, and the program itself on this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from uaihost.containers import ports
+from uaihost.shim import listening, relay
+from uaihost.shim.listening import Bound
+from uaihost.test.shim.relays import PATIENCE, SHIM, Program, Watch, echo, exactly, read, serve, until
+from uaihost.test.support import given, short_folder, strategies
+
+ADDRESSES = strategies.ip_addresses()
+PORTS = strategies.integers(1, 65535)
+HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+
+
+def row(address: str, port: int, state: str = "0A") -> str:
+    """As the kernel prints it (net/ipv4/tcp_ipv4.c): words of 32 bits in the machine's order."""
+    raw = ipaddress.ip_address(address).packed
+    words = struct.unpack(f"={len(raw) // 4}I", raw)
+    text = "".join(f"{word:08X}" for word in words)
+    return f"   0: {text}:{port:04X} {'0' * len(text)}:0000 {state} 00000000:00000000 00:00000000 00000000\n"
+
+
+class TableTests(SynchronousTestCase):
+    @given(strategies.lists(strategies.tuples(ADDRESSES, PORTS, strategies.sampled_from(["0A", "01", "06"]))))
+    def test_what_listens_is_found(self, sockets: list[tuple[object, int, str]]) -> None:
+        text = HEAD + "".join(row(str(address), port, state) for address, port, state in sockets)
+        found = [(ipaddress.ip_address(one.address), one.port) for one in listening.listening(text)]
+        self.assertEqual(found, [(address, port) for address, port, state in sockets if state == "0A"])
+
+    @given(strategies.text(), strategies.integers(0, 200))
+    def test_what_is_no_row_is_passed_by(self, text: str, cut: int) -> None:
+        whole = row("127.0.0.1", 3000)
+        for one in listening.listening(f"{text}\n{whole[:cut]}\n{whole}"):
+            self.assertTrue(0 < one.port < 65536)
+            ipaddress.ip_address(one.address)
+        self.assertIn(Bound(3000, "127.0.0.1", True), list(listening.listening(f"{text}\n{whole}")))
+
+    def test_which_addresses_only_loopback_reaches(self) -> None:
+        for address, loopback in (
+            ("127.0.0.1", True),
+            ("127.1.2.3", True),
+            ("::1", True),
+            ("::ffff:127.0.0.1", True),
+            ("0.0.0.0", False),
+            ("::", False),
+            ("172.17.0.2", False),
+            ("::ffff:172.17.0.2", False),
+            ("fe80::1", False),
+        ):
+            (found,) = listening.listening(row(address, 80))
+            self.assertEqual(found.loopback, loopback, address)
+
+    def test_tables_of_this_machine(self) -> None:
+        for address, family in (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)):
+            with socket.socket(family) as server:
+                server.bind((address, 0))
+                port = server.getsockname()[1]
+                self.assertNotIn(port, [one.port for one in listening.bound()])
+                server.listen()
+                self.assertIn(Bound(port, address, True), listening.bound())
+        self.patch(listening, "TABLES", Path("/nowhere"))
+        self.assertEqual(listening.bound(), [])
+
+
+class LineTests(SynchronousTestCase):
+    @given(strategies.binary(max_size=20) | strategies.from_regex(rb"connect [0-9]{1,7}\Z"))
+    def test_a_port_is_asked_for_in_one_way(self, line: bytes) -> None:
+        port = relay.asked_port(line)
+        if port:
+            self.assertTrue(0 < port < 65536)
+            self.assertEqual(line.lstrip(b"conet "), line.removeprefix(b"connect "))
+            self.assertEqual(int(line.removeprefix(b"connect ")), port)
+        elif line.startswith(b"connect ") and line[8:].isdigit() and len(line) < 14:
+            self.assertFalse(0 < int(line[8:]) < 65536)
+
+    @given(
+        strategies.lists(strategies.tuples(PORTS, strategies.booleans())), strategies.sets(PORTS, max_size=2)
+    )
+    def test_the_host_reads_what_is_reported(self, found: list[tuple[int, bool]], hidden: set[int]) -> None:
+        line = listening.report((Bound(port, "x", loopback) for port, loopback in found), hidden)
+        self.assertEqual(line.count(b"\n"), 1)
+        told = ports.parse(line[:-1])
+        self.assertEqual(told, sorted({port for port, _ in found} - hidden))
+        for one in json.loads(line)["ports"]:
+            bound = [loopback for port, loopback in found if port == one["port"]]
+            self.assertEqual(one["loopback"], all(bound))
+
+    def test_the_longest_report_is_one_that_the_host_takes(self) -> None:
+        line = listening.report(Bound(port, "0.0.0.0", False) for port in range(1, 65536))
+        self.assertEqual(ports.parse(line), list(range(1, listening.PORT_LIMIT + 1)))
+        self.assertLess(len(line), ports.LINE_LIMIT)
+
+
+class ConnectTests(SynchronousTestCase):
+    def test_servers_on_either_loopback_are_reached(self) -> None:
+        program = Program(self)
+        self.assertEqual(program.path.stat().st_mode & 0o777, 0o660)
+        for address in ("127.0.0.1", "::1", "127.0.0.2", "::"):
+            with program.connect(serve(self, echo, address)) as peer:
+                peer.sendall(b"hello")
+                self.assertEqual(peer.recv(100), b"hello", address)
+
+    def test_each_way_ends_by_itself(self) -> None:
+        def count(peer: socket.socket) -> None:
+            peer.sendall(b"%d" % len(read(peer)))
+
+        def deaf(peer: socket.socket) -> None:
+            peer.sendall(b"all")
+            peer.shutdown(socket.SHUT_WR)
+            got.append(read(peer))
+
+        got: list[bytes] = []
+        program = Program(self)
+        with program.connect(serve(self, count)) as peer:
+            peer.sendall(b"x" * 500_000)
+            peer.shutdown(socket.SHUT_WR)
+            self.assertEqual(read(peer), b"500000")
+        with program.connect(serve(self, deaf)) as peer:
+            self.assertEqual(read(peer), b"all")
+            peer.sendall(b"still heard")
+        until(lambda: got == [b"still heard"])
+
+    def test_what_comes_with_the_first_line_is_the_servers(self) -> None:
+        with Program(self).open(b"connect %d\nGET /" % serve(self, echo)) as peer:
+            self.assertEqual(exactly(peer, 8), b"ok\nGET /")
+
+    def test_where_nobody_listens(self) -> None:
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            with Program(self).open(b"connect %d\n" % closed.getsockname()[1]) as peer:
+                self.assertEqual(read(peer), b"error Connection refused\n")
+
+    def test_first_lines_that_are_none(self) -> None:
+        program = Program(self, changed="sockets.PATIENCE = 0.2")
+        for line in (b"GET / HTTP/1.1\r\n", b"connect\n", b"connect 0\n", b"connect 65536\n", b"x" * 33):
+            with program.open(line) as peer:
+                self.assertTrue(read(peer).startswith(b"error the first line must be"), line)
+        with program.open(b"conn") as peer:
+            self.assertEqual(read(peer), b"error no first line came\n")
+        with program.open(b"connect 1") as peer:
+            peer.shutdown(socket.SHUT_WR)
+            self.assertEqual(read(peer), b"")
+
+    def test_bytes_are_the_same_however_slowly_they_are_taken(self) -> None:
+        program = Program(self)
+        sent = os.urandom(1 << 20) * 8
+        with program.connect(serve(self, echo)) as peer:
+            threading.Thread(target=send, args=(peer, sent), daemon=True).start()
+            got = bytearray()
+            while data := peer.recv(30_000 if len(got) < 200_000 else 1 << 18):
+                if len(got) < 200_000:
+                    time.sleep(0.01)
+                got += data
+        self.assertTrue(got == sent)
+
+    def test_one_who_does_not_read_is_in_nobodys_way(self) -> None:
+        def flood(peer: socket.socket) -> None:
+            try:
+                while True:
+                    peer.sendall(bytes(65536))
+            except OSError:
+                stopped.set()
+
+        stopped = threading.Event()
+        program = Program(self)
+        stuck = program.connect(serve(self, flood))
+        other = serve(self, echo)
+        for _ in range(50):
+            with program.connect(other) as peer:
+                peer.sendall(b"hello")
+                self.assertEqual(peer.recv(100), b"hello")
+        self.assertFalse(stopped.is_set())
+        stuck.close()
+        self.assertTrue(stopped.wait(PATIENCE))
+
+    def test_a_client_that_is_gone_ends_a_server_that_would_say_nothing_for_ever(self) -> None:
+        got: list[bytes] = []
+        over = threading.Event()
+        self.addCleanup(over.set)
+
+        def silent(peer: socket.socket) -> None:
+            got.append(read(peer))
+            over.wait(PATIENCE)
+            try:
+                while True:
+                    peer.sendall(b"?")
+            except OSError:
+                got.append(b"gone")
+
+        program = Program(self)
+        before = descriptors(program)
+        peer = program.connect(serve(self, silent))
+        peer.sendall(b"last words")
+        peer.close()
+        until(lambda: got == [b"last words"] and descriptors(program) == before)
+        over.set()
+        until(lambda: got == [b"last words", b"gone"])
+
+    def test_a_servers_reset_ends_both_ways(self) -> None:
+        def reset(peer: socket.socket) -> None:
+            peer.recv(10)
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+        program = Program(self)
+        with program.connect(serve(self, reset)) as peer:
+            peer.sendall(b"x")
+            self.assertEqual(read(peer), b"")
+            until(lambda: not accepts(peer))
+
+    def test_more_than_the_limit_wait_their_turn(self) -> None:
+        program = Program(self, changed="relay.CONNECTION_LIMIT = 3")
+        port = serve(self, echo)
+        inside = [program.connect(port) for _ in range(3)]
+        with program.open(b"connect %d\n" % port) as waiting:
+            waiting.settimeout(0.3)
+            self.assertRaises(TimeoutError, waiting.recv, 3)
+            inside.pop().close()
+            waiting.settimeout(PATIENCE)
+            self.assertEqual(waiting.recv(3), b"ok\n")
+        for one in inside:
+            one.close()
+
+    def test_nothing_is_left_of_connections_that_are_over(self) -> None:
+        program = Program(self)
+        port = serve(self, echo)
+        before = descriptors(program)
+        for number in range(60):
+            peer = (
+                program.connect(port)
+                if number % 3
+                else program.open((b"watch\n", b"x\n", b"")[number // 3 % 3])
+            )
+            if number % 3 == 1:
+                peer.sendall(b"x" * 300_000)
+            peer.close()
+        until(lambda: descriptors(program) == before)
+
+    def test_another_takes_over_a_socket_that_is_there(self) -> None:
+        folder = short_folder(self)
+        (folder / "relay.sock").write_text("left by somebody")
+        first = Program(self, folder)
+        port = serve(self, echo)
+        old = first.connect(port)
+        second = Program(self, folder)
+        second.connect(port).close()
+        old.sendall(b"lives on")
+        self.assertEqual(old.recv(100), b"lives on")
+        old.close()
+        for program in (first, second):
+            program.kill()
+        Program(self, folder).connect(port).close()
+
+    def test_a_folder_in_place_of_the_socket_is_told(self) -> None:
+        folder = short_folder(self)
+        (folder / "relay.sock").mkdir()
+        words = [sys.executable, str(SHIM / "relay.py")]
+        ended = subprocess.run(
+            words, env={"UAI_RUN": str(folder)}, capture_output=True, timeout=PATIENCE, check=False
+        )
+        self.assertEqual(ended.returncode, 1)
+        self.assertIn(b"the relay cannot listen in " + bytes(folder), ended.stderr)
+
+
+class WatchTests(SynchronousTestCase):
+    def test_ports_that_come_and_go(self) -> None:
+        program = Program(self, changed="relay.INTERVAL = 0.05")
+        watch, other = Watch(program), Watch(program)
+        self.addCleanup(watch.close)
+        watch.next()
+        other.close()
+        for address, loopback in (("127.0.0.1", True), ("::1", True), ("0.0.0.0", False)):
+            with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as server:
+                server.bind((address, 0))
+                port = server.getsockname()[1]
+                server.listen()
+                found = watch.until(lambda ports, port=port: port in ports)  # type: ignore[misc]
+                self.assertEqual(found[port], loopback, address)
+            watch.until(lambda ports, port=port: port not in ports)  # type: ignore[misc]
+
+    def test_a_line_comes_at_once_and_for_changes_alone(self) -> None:
+        tables = short_folder(self)
+        (tables / "tcp").write_text(HEAD + row("127.0.0.1", 3000) + row("0.0.0.0", 3128))
+        changed = (
+            f"relay.INTERVAL = 0.02\nfrom pathlib import Path\nrelay.listening.TABLES = Path({str(tables)!r})"
+        )
+        program = Program(
+            self, changed=changed + "\nrelay.Relay.__init__.__defaults__ = (relay.listening.TABLES,)"
+        )
+        watch = Watch(program)
+        self.addCleanup(watch.close)
+        self.assertEqual(watch.next(), {3000: True, 3128: False})
+        watch.peer.settimeout(0.3)
+        self.assertRaises(TimeoutError, watch.peer.recv, 1)
+        watch.peer.settimeout(PATIENCE)
+        (tables / "tcp6").write_text(HEAD + row("::", 3000))
+        self.assertEqual(watch.next(), {3000: False, 3128: False})
+        late = Watch(program)
+        self.addCleanup(late.close)
+        self.assertEqual(late.next(), {3000: False, 3128: False})
+
+    def test_the_tables_are_read_only_while_somebody_watches(self) -> None:
+        program = Program(self, changed="relay.INTERVAL = 0.02")
+
+        def switches() -> int:
+            text = Path(f"/proc/{program.process.pid}/status").read_text()
+            return int(text.rpartition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+        for watched in (True, False):
+            watch = Watch(program)
+            watch.next()
+            if not watched:
+                watch.close()
+                time.sleep(0.1)
+            before = switches()
+            time.sleep(0.4)
+            self.assertEqual(switches() - before > 5, watched)
+            watch.close()
+
+
+class ProxyTests(SynchronousTestCase):
+    def test_connections_are_passed_on_to_the_proxys_socket(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        program = Program(
+            self, changed=f"relay.PROXY_PORT = {port}\nrelay.INTERVAL = 0.05", UAI_EGRESS="proxy"
+        )
+        watch = Watch(program)
+        self.addCleanup(watch.close)
+        self.assertNotIn(port, watch.next())
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as peer:
+            self.assertEqual(peer.recv(10), b"")
+        proxy = socket.socket(socket.AF_UNIX)
+        self.addCleanup(proxy.close)
+        proxy.bind(str(program.folder / "egress.sock"))
+        proxy.listen()
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as peer:
+            outside, _ = proxy.accept()
+            with outside:
+                peer.sendall(b"CONNECT x:443")
+                peer.shutdown(socket.SHUT_WR)
+                self.assertEqual(read(outside), b"CONNECT x:443")
+                outside.sendall(b"no")
+            self.assertEqual(read(peer), b"no")
+
+    def test_without_a_proxy_its_port_is_closed(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        Program(self, changed=f"relay.PROXY_PORT = {port}")
+        self.assertRaises(ConnectionRefusedError, socket.create_connection, ("127.0.0.1", port))
+
+
+def descriptors(program: Program) -> int:
+    return len(list(Path(f"/proc/{program.process.pid}/fd").iterdir()))
+
+
+def send(peer: socket.socket, data: bytes) -> None:
+    """All of it, then the end."""
+    peer.sendall(data)
+    peer.shutdown(socket.SHUT_WR)
+
+
+def accepts(peer: socket.socket) -> bool:
+    try:
+        peer.sendall(b"x")
+    except OSError:
+        return False
+    return True
