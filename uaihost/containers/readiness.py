@@ -1,7 +1,7 @@
 """Hears from a container's first process how far it is: the host's side of /run/uai/init.sock.
 
 The folder is open to the agent, so what is found there is believed only as far as it is a socket and speaks
-in short lines; nothing is ever written to it. The lines are described in uaihost/shim/init.py.
+in short lines; nothing is ever written to it. The lines are described in uaihost/shim/progress.py.
 """
 
 from __future__ import annotations
