@@ -144,6 +144,7 @@ class Host(StagedService):
         ):
             self.undo.append(part.stop)
         self.undo.append(rooms.watch.stop_all)
+        await rooms.tools.sweep()
         await rooms.exposed.restore()
         # Before any command: what ran before the machine was restarted does not run now.
         await rooms.adoption.restore()
