@@ -118,8 +118,9 @@ class Copies:
         await self._blocking.call(self._start_anew, places)
         top = places.half_made
         try:
+            kept = None if self._vault is None else await self._vault.commit(repository.key, branch)
             async with self._mirrors.fetched(repository, say) as mirror:
-                head, saved = await self._start(mirror, repository.key, branch)
+                head, saved = await self._start(mirror, repository.key, branch, kept)
                 contents = _contents(mirror, repository, branch, head, identity)
                 say(Doing(Reason.COPYING, f"Copying {repository.display}"))
                 items = await self._checkouts.make(top, top / ".git", contents, mirror.path, say, saved)
@@ -137,21 +138,23 @@ class Copies:
         places.land()
         return WorkCopy(str(places.copy), mirror.head, head, tuple(notes))
 
-    async def _start(self, mirror: Mirror, key: str, branch: str) -> tuple[str, Path | None]:
+    async def _start(
+        self, mirror: Mirror, key: str, branch: str, kept: str | None
+    ) -> tuple[str, Path | None]:
         """The commit to start on, and the repository that has it when it is saved work. Where the saved and
         the remote branch went different ways the saved one wins, since the copy has the other as
-        origin/<branch>."""
+        origin/<branch>.
+
+        kept: the commit of the saved branch.
+        """
         remote = mirror.branch(branch)
-        if self._vault is None:
-            vault, saved = mirror.path, await self._mirrors.commit(mirror.path, f"refs/heads/{branch}")
-        else:
-            vault, saved = self._vault.path(key), await self._vault.commit(key, branch)
-        if saved is None:
+        if kept is None or self._vault is None:
             return remote or mirror.head, None
-        known = await self._mirrors.holds(mirror.path, saved)
-        if known and remote and await self._mirrors.is_ancestor(mirror.path, saved, remote):
+        if not await self._mirrors.holds(mirror.path, kept):
+            return kept, self._vault.path(key)
+        if remote and await self._mirrors.is_ancestor(mirror.path, kept, remote):
             return remote, None
-        return saved, None if known else vault
+        return kept, None
 
     async def _also(self, top: Path, repository: Repository, items: list[Item]) -> list[str]:
         """What is done once the files are there; none of it keeps the copy from being one."""

@@ -118,7 +118,7 @@ class RepackTests(UpkeepCase):
         self.patch(upkeep, "repack", forever)
         maintaining = Deferred.fromCoroutine(self.room.maintain(self.key))
         await begun
-        await deferLater(reactor, 0, lambda: None)  # type: ignore[arg-type]
+        await deferLater(reactor, 0, lambda: None)
         second = commit(self.remote, "second", a_txt="2")
         self.assertEqual(await self.fetch(), second)
         self.assertFalse(await maintaining)
