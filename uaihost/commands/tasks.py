@@ -6,8 +6,10 @@ command that was cut off anywhere is completed by running it again.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Collection, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import attrs
@@ -32,12 +34,15 @@ from uaihost.commands.surroundings import Surroundings
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Container, Journal, Json, Say, Store
 from uaihost.paths import checked_task
+from uaihost.state import saved as saved_rows
 from uaihost.state import tasks as rows
+from uaihost.state.saved import SavedRecord
 from uaihost.state.tasks import Exposure, TaskRecord
 from uaihost.wire.codec import encode_value
 from uaihost.wire.events import PortsChanged
 from uaihost.wire.inputs import TaskDown, TaskUp
 from uaihost.wire.reasons import Reason, Waiting
+from uaihost.workspaces.workspaces import Saved
 
 __all__ = ["Surroundings", "Tasks"]
 
@@ -294,9 +299,9 @@ class Tasks:
         """The record with what was saved, which is also stored: from then on the work copies may go."""
         workspaces, engine = self.around.workspaces, self.around.engine
 
-        async def once_more(say: Say) -> bytes:
+        async def once_more(say: Say) -> list[Saved]:
             # What ran in the container could write to its very end.
-            return encode_value([attrs.asdict(one) for one in await workspaces.save(record.id, slugs)])
+            return await workspaces.save(record.id, slugs)
 
         try:
             slugs = sorted({*named, *await self._places.slugs(record.id)})
@@ -305,11 +310,17 @@ class Tasks:
             raise _NotSaved(error.code, error.message) from error
         await progress.step("container", Reason.REMOVING, lambda say: to_the_end(engine.remove(record.id)))
         try:
-            saved = await progress.step("save", Reason.SAVING, once_more)
+            kept = await progress.step("save", Reason.SAVING, once_more)
         except HostError as error:
             raise _NotSaved(error.code, error.message) from error
-        done = attrs.evolve(record, saved=saved)
-        await self._store.run(lambda db: rows.put(db, done))
+        done = attrs.evolve(record, saved=encode_value([one.value() for one in kept if one.slug]))
+
+        def store(db: sqlite3.Connection) -> None:
+            rows.put(db, done)
+            for one in kept:
+                saved_rows.put(db, _row(record.id, one, self.records.now()))
+
+        await self._store.run(store)
         return done
 
     async def _remove(self, task_id: str) -> None:
@@ -350,6 +361,16 @@ class Tasks:
 
     async def _progress(self, task_id: str) -> Progress:
         return await Progress.begin(self._store, self._journal, self._clock, self.records.waits, task_id)
+
+
+def _row(task_id: str, one: Saved, at: int) -> SavedRecord:
+    key = PurePath(one.repository).name.removesuffix(".git")
+    # Names of files may be no Unicode, which only this writes.
+    parts = json.dumps(one.parts).encode("ascii")
+    return SavedRecord(
+        task_id, one.name or one.slug, one.slug, one.project, key, one.branch, one.commit, one.wip,
+        one.extra, one.note, parts, one.size, at,
+    )  # fmt: skip
 
 
 class _NotSaved(HostError):

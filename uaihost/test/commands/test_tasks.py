@@ -11,6 +11,7 @@ from uaihost.blocking import Inline
 from uaihost.commands.tasks import Surroundings, Tasks
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Address, Mount
+from uaihost.state.saved import every
 from uaihost.test.commands.bench import EDITOR_PORT, CommandCase, trouble
 from uaihost.test.commands.fakes import files_below, project, task_down, task_up
 
@@ -264,6 +265,12 @@ class DownTests(CommandCase):
         self.assertEqual(self.statuses()[-2:], ["stopping", "stopped"])
         self.assertEqual(self.events("ports.changed")[-1]["previewPorts"], [])
         self.assertIsNone(self.record().input)
+        assert self.db is not None
+        (kept,) = self.done(self.db.run(every))
+        self.assertEqual(
+            (kept.task_id, kept.name, kept.key, kept.branch),
+            ("t1", "shop", "shop", value["saved"][0]["branch"]),
+        )
 
     def test_again_it_answers_the_same_and_does_nothing(self) -> None:
         self.up()

@@ -8,9 +8,10 @@ from twisted.trial.unittest import TestCase
 from uaihost.blocking import Inline
 from uaihost.interfaces import Entry
 from uaihost.paths import data_files
-from uaihost.state import commands, outbox, tasks
+from uaihost.state import commands, outbox, saved, tasks
 from uaihost.state.commands import CommandRecord
 from uaihost.state.database import Database
+from uaihost.state.saved import SavedRecord
 from uaihost.state.tasks import Exposure, PortRecord, TaskRecord
 from uaihost.test.support import short_folder
 
@@ -86,3 +87,23 @@ class TaskTests(TableCase):
         self.assertTrue(await self.db.run(lambda db: tasks.drop_exposure(db, "t")))
         self.assertFalse(await self.db.run(lambda db: tasks.drop_exposure(db, "t")))
         self.assertIsNone(await self.db.run(lambda db: tasks.exposure(db, "t")))
+
+
+class SavedTests(TableCase):
+    def record(self, task: str, at: int, note: str | None = None) -> SavedRecord:
+        return SavedRecord(
+            task, "app-2", "app", "org/app", "app-1f", "fix", "1" * 40, None, "/s/app.tar", note, b"[]", 7, at
+        )
+
+    async def test_the_newest_come_first_and_one_of_a_name_is_replaced(self) -> None:
+        for record in (self.record("t1", 5), self.record("t2", 6), self.record("t1", 7, "again")):
+            await self.db.run(lambda db, record=record: saved.put(db, record))  # type: ignore[misc]
+        found = await self.db.run(saved.every)
+        self.assertEqual(found, [self.record("t1", 7, "again"), self.record("t2", 6)])
+        self.assertEqual(await self.db.run(lambda db: saved.every(db, "t2")), [self.record("t2", 6)])
+
+    async def test_it_outlives_the_tasks_row(self) -> None:
+        await self.db.run(lambda db: tasks.put(db, TaskRecord("t1", "s", "b", "stopped")))
+        await self.db.run(lambda db: saved.put(db, self.record("t1", 5)))
+        await self.db.run(lambda db: db.execute("DELETE FROM tasks"))
+        self.assertEqual(len(await self.db.run(saved.every)), 1)
