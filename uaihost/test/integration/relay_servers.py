@@ -7,6 +7,7 @@ HTTP/1.1 on ADDRESS:PORT, one request a connection unless it is kept:
     GET /hello       `hello from PORT`
     GET /bulk/N      N bytes of `pattern`
     POST /digest     the size and the SHA-256 of the body, once all of it was read, slowly at first
+    POST /sink       the size alone, read as fast as it comes
     GET /crowd       answered when CROWD of them wait
 """
 
@@ -49,7 +50,8 @@ class Server:
             body = pattern(int(path[6:]))
         elif method == b"POST":
             lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
-            body = await self._digest(reader, int(lengths[0].split(b":")[1]))
+            size = int(lengths[0].split(b":")[1])
+            body = await (self._sink if path == b"/sink" else self._digest)(reader, size)
         elif path == b"/crowd":
             self._waiting += 1
             if self._waiting >= self._crowd:
@@ -63,6 +65,12 @@ class Server:
             writer.write(body[at : at + (1 << 20)])
             await writer.drain()
         return True
+
+    async def _sink(self, reader: asyncio.StreamReader, size: int) -> bytes:
+        got = 0
+        while got < size and (data := await reader.read(1 << 20)):
+            got += len(data)
+        return b"%d" % got
 
     async def _digest(self, reader: asyncio.StreamReader, size: int) -> bytes:
         digest, got = hashlib.sha256(), 0
@@ -79,7 +87,7 @@ class Server:
 
 async def main(address: str, port: int, crowd: int) -> None:
     server = Server(port, crowd)
-    listener = await asyncio.start_server(server.talk, address, port, backlog=512)
+    listener = await asyncio.start_server(server.talk, address, port, backlog=512, limit=1 << 20)
     await listener.serve_forever()
 
 
