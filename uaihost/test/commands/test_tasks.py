@@ -267,9 +267,10 @@ class DownTests(CommandCase):
         self.assertIsNone(self.record().input)
         assert self.db is not None
         (kept,) = self.done(self.db.run(every))
+        told = value["saved"][0]
         self.assertEqual(
-            (kept.task_id, kept.name, kept.key, kept.branch),
-            ("t1", "shop", "shop", value["saved"][0]["branch"]),
+            (kept.task_id, kept.name, kept.repository, kept.branch),
+            ("t1", "shop", told["repository"], told["branch"]),
         )
 
     def test_again_it_answers_the_same_and_does_nothing(self) -> None:
