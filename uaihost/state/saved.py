@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
-
 import attrs
 
 # Removals that are remembered.
 KEPT_REMOVALS = 1000
 
-_COLUMNS = (
-    "task_id, slug, name, project, branch, commit_id, wip, repository, note, extra, parts, bytes, at"
-)
+_COLUMNS = "task_id, name, slug, project, key, branch, commit_id, wip, extra, note, parts, size, at"
 _REMOVAL = "at, class, what, bytes, why, recovery"
 
 
@@ -20,22 +16,23 @@ _REMOVAL = "at, class, what, bytes, why, recovery"
 class SavedRecord:
     """What was kept of a work copy; with an empty slug, of a task beside its work copies.
 
-    name: of its files in saved/<task_id>; parts: JSON, as workspaces.restore reads it; bytes: of the tar file
-    `extra`; at: milliseconds since the epoch.
+    name: of its files in saved/<task_id>; key: of the repository saved/<key>.git; extra: the path of the tar
+    file of what git does not keep, size: its bytes; parts: JSON, as workspaces.restore reads it; at:
+    milliseconds since the epoch.
     """
 
     task_id: str
-    slug: str
     name: str
+    slug: str
     project: str
+    key: str
     branch: str
     commit: str
     wip: str | None
-    repository: str
-    note: str | None
     extra: str | None
-    parts: str
-    bytes: int
+    note: str | None
+    parts: bytes
+    size: int
     at: int
 
 
@@ -51,15 +48,13 @@ class Removal:
     recovery: str
 
 
-def put(connection: sqlite3.Connection, records: Iterable[SavedRecord]) -> None:
-    """Store them, each in place of what was known of the same work copy."""
-    connection.executemany(
+def put(connection: sqlite3.Connection, record: SavedRecord) -> None:
+    """Store it, in place of what was known of the same work copy."""
+    changed = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS.split(", "))
+    connection.execute(
         f"INSERT INTO saved ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-        "ON CONFLICT (task_id, name) DO UPDATE SET slug = excluded.slug, project = excluded.project, "
-        "branch = excluded.branch, commit_id = excluded.commit_id, wip = excluded.wip, "
-        "repository = excluded.repository, note = excluded.note, extra = excluded.extra, "
-        "parts = excluded.parts, bytes = excluded.bytes, at = excluded.at",
-        [attrs.astuple(record) for record in records],
+        f"ON CONFLICT (task_id, name) DO UPDATE SET {changed}",
+        attrs.astuple(record),
     )
 
 
@@ -74,9 +69,7 @@ def every(connection: sqlite3.Connection, task_id: str | None = None) -> list[Sa
 
 def removed(connection: sqlite3.Connection, removal: Removal) -> None:
     """Remember it; the oldest are forgotten."""
-    connection.execute(
-        f"INSERT INTO removals ({_REMOVAL}) VALUES (?, ?, ?, ?, ?, ?)", attrs.astuple(removal)
-    )
+    connection.execute(f"INSERT INTO removals ({_REMOVAL}) VALUES (?, ?, ?, ?, ?, ?)", attrs.astuple(removal))
     connection.execute(
         "DELETE FROM removals WHERE id <= (SELECT max(id) FROM removals) - ?", (KEPT_REMOVALS,)
     )
