@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import attrs
@@ -316,7 +317,8 @@ class Tasks:
 
         def store(db: sqlite3.Connection) -> None:
             rows.put(db, done)
-            saved_rows.put(db, [_row(record.id, one, self.records.now()) for one in kept])
+            for one in kept:
+                saved_rows.put(db, _row(record.id, one, self.records.now()))
 
         await self._store.run(store)
         return done
@@ -362,11 +364,12 @@ class Tasks:
 
 
 def _row(task_id: str, one: Saved, at: int) -> SavedRecord:
+    key = PurePath(one.repository).name.removesuffix(".git")
     # Names of files may be no Unicode, which only this writes.
-    parts = json.dumps(one.parts)
+    parts = json.dumps(one.parts).encode("ascii")
     return SavedRecord(
-        task_id, one.slug, one.name or one.slug, one.project, one.branch, one.commit, one.wip,
-        one.repository, one.note, one.extra, parts, one.size, at,
+        task_id, one.name or one.slug, one.slug, one.project, key, one.branch, one.commit, one.wip,
+        one.extra, one.note, parts, one.size, at,
     )  # fmt: skip
 
 

@@ -269,8 +269,8 @@ class DownTests(CommandCase):
         (kept,) = self.done(self.db.run(every))
         told = value["saved"][0]
         self.assertEqual(
-            (kept.task_id, kept.name, kept.repository, kept.branch),
-            ("t1", "shop", told["repository"], told["branch"]),
+            (kept.task_id, kept.name, kept.key, kept.branch),
+            ("t1", "shop", "shop", told["branch"]),
         )
 
     def test_again_it_answers_the_same_and_does_nothing(self) -> None:

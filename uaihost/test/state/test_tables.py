@@ -92,18 +92,20 @@ class TaskTests(TableCase):
 class SavedTests(TableCase):
     def record(self, task: str, at: int, note: str | None = None) -> SavedRecord:
         return SavedRecord(
-            task, "app", "app-2", "org/app", "fix", "1" * 40, None, "/s/k.git", note, "/s/a.tar", "[]", 7, at
+            task, "app-2", "app", "org/app", "k", "fix", "1" * 40, None, "/s/a.tar", note, b"[]", 7, at
         )
 
     async def test_the_newest_come_first_and_one_of_a_name_is_replaced(self) -> None:
-        await self.db.run(lambda db: saved.put(db, [self.record("t1", 5), self.record("t2", 6)]))
-        await self.db.run(lambda db: saved.put(db, [self.record("t1", 7, "again")]))
+        await self.db.run(
+            lambda db: [saved.put(db, self.record(task, at)) for task, at in (("t1", 5), ("t2", 6))]
+        )
+        await self.db.run(lambda db: saved.put(db, self.record("t1", 7, "again")))
         found = await self.db.run(saved.every)
         self.assertEqual(found, [self.record("t1", 7, "again"), self.record("t2", 6)])
         self.assertEqual(await self.db.run(lambda db: saved.every(db, "t2")), [self.record("t2", 6)])
 
     async def test_it_outlives_the_tasks_row(self) -> None:
         await self.db.run(lambda db: tasks.put(db, TaskRecord("t1", "s", "b", "stopped")))
-        await self.db.run(lambda db: saved.put(db, [self.record("t1", 5)]))
+        await self.db.run(lambda db: saved.put(db, self.record("t1", 5)))
         await self.db.run(lambda db: db.execute("DELETE FROM tasks"))
         self.assertEqual(len(await self.db.run(saved.every)), 1)
