@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -27,6 +28,10 @@ class Folders(Protocol):
     @property
     def tasks(self) -> Path:
         """A folder per task."""
+
+    @property
+    def saved(self) -> Path:
+        """Work of tasks that are gone."""
 
 
 @attrs.frozen
@@ -81,15 +86,19 @@ class Record:
 
 @attrs.frozen
 class Places:
-    """Paths of one work copy: task `task_id`, project `slug`.
+    """Paths of one work copy: task `task_id`, project `slug`; or of a repository inside it.
 
     copy: what the container sees. Everything else is the daemon's own and is mounted nowhere: `record`;
     `repo`, the bare repository into which the copy's work is taken; `view`, `stage`: passing folders.
+    inside, git: the files and the repository, relative to the copy, with slashes. Both are the agent's: only
+    what follows no link may be given them.
     """
 
     task: Path
     copy: Path
     own: Path
+    inside: str = ""
+    git: str = ".git"
 
     @classmethod
     def of(cls, tasks: Path, task_id: str, slug: str) -> Places:
@@ -105,6 +114,17 @@ class Places:
                 "starting with a letter or digit",
             )
         return cls(task, task / "work" / slug, task / "git" / slug)
+
+    def inner(self, path: str, git_dir: str) -> Places:
+        """Of a repository inside this work copy: of its files, and of what git keeps of it."""
+        name = f"{path}\n{git_dir}".encode("utf-8", "surrogateescape")
+        own = self.own / "inner" / hashlib.sha256(name).hexdigest()[:24]
+        return attrs.evolve(self, own=own, inside=path, git=git_dir)
+
+    @property
+    def tree(self) -> Path:
+        """The files."""
+        return self.copy / self.inside if self.inside else self.copy
 
     @property
     def record(self) -> Path:

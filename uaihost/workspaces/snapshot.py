@@ -13,20 +13,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import attrs
-from twisted.internet.defer import DeferredLock
 
 from uaihost.blocking import Blocking
 from uaihost.errors import ErrorCode, HostError
+from uaihost.workspaces.indexes import changed_bytes, entries, existing, index_trees
+from uaihost.workspaces.locks import Locks
 from uaihost.workspaces.places import Places, Record
 from uaihost.workspaces.removal import Trash
 from uaihost.workspaces.safe_git import Git, GitFailed
 from uaihost.workspaces.untrusted import Refs, is_plain, stage_files, take_git, unreadable
 
-# Where fetched work lies in the repository: heads/<branch>, stash/<number>, detached.
+# Where fetched work lies in the repository: heads/<branch>, stash/<number>, detached; where all is taken also
+# tags/<name>, past/<number>, pending/<name>, index, unmerged.
 TAKEN = "refs/copy/"
 # Repositories inside a work copy that are recorded as plain folders; more are left out.
 MAX_NESTED = 100
@@ -38,6 +41,8 @@ _RACY = 2.0
 # The last head that could be read.
 _KNOWN = "refs/known-head"
 _NO_REFS = Refs(None, None, {}, ())
+# Characters of the longer kind of object names.
+_SHA256 = 64
 
 
 @attrs.frozen
@@ -48,6 +53,9 @@ class Snapshot:
     tree: the tree of the working copy, ignored files left out; large: names of changed files that were left
     out for their size, with whether they are in `head`; fault: why its commits could not be read, in which
     case `head` is the last one known.
+    Only where all is taken: index, the tree of what is staged, and unmerged, a tree with the folders 1, 2
+    and 3 of the sides of what is in conflict; converted: names of changed files that git would not write
+    back byte for byte; missed: why what nothing but logs lead to did not come along.
     """
 
     repo: Path
@@ -57,34 +65,48 @@ class Snapshot:
     tree: str
     large: dict[bytes, bool]
     fault: str | None = None
+    index: str | None = None
+    unmerged: str | None = None
+    converted: tuple[bytes, ...] = ()
+    missed: str | None = None
+
+
+@attrs.frozen
+class _Commits:
+    """What came of a copy's repository. names: in its index."""
+
+    refs: Refs
+    names: list[bytes] = attrs.field(factory=list)
+    index: str | None = None
+    unmerged: str | None = None
+    fault: str | None = None
+    missed: str | None = None
 
 
 class Snapshots:
-    """Takes snapshots; two of one work copy never at once."""
+    """Takes snapshots; two of one work copy never at once, in this process or another."""
 
     def __init__(self, git: Git, mirrors: Path, trash: Trash, blocking: Blocking) -> None:
         self._git = git
         self._mirrors = mirrors
         self._trash = trash
         self._blocking = blocking
-        self._locks: dict[Path, DeferredLock] = {}
+        self._locks: dict[Path, Locks] = {}
 
-    def lock(self, places: Places) -> DeferredLock:
+    def lock(self, places: Places) -> AbstractAsyncContextManager[None]:
         """Held while the snapshot is taken and used."""
-        return self._locks.setdefault(places.own, DeferredLock())
+        folder = places.task / "git" / ".locks"
+        locks = self._locks.setdefault(folder, Locks(self._git.reactor, folder))
+        return locks.exclusive(places.copy.name)
 
     def forget(self, task: Path) -> None:
         """The task's work copies are gone."""
-        for own in [own for own in self._locks if own.is_relative_to(task)]:
-            del self._locks[own]
+        self._locks.pop(task / "git" / ".locks", None)
 
-    async def take(
-        self, places: Places, *, largest: int | None = None, despite_faults: bool = False
-    ) -> Snapshot:
+    async def take(self, places: Places, *, largest: int | None = None) -> Snapshot:
         """What the work copy holds. The caller holds the lock.
 
         largest: bytes; changed files above that are named and not read.
-        despite_faults: when its `.git` cannot be read, record the working tree on the last head known.
 
         Raises:
             HostError: `not_found`, there is no such copy; `conflict`, it cannot be read, with the reason.
@@ -92,9 +114,25 @@ class Snapshots:
         record = Record.load(places.record)
         if record is None or not places.copy.is_dir():
             raise HostError(ErrorCode.NOT_FOUND, f"the task has no work copy named {places.copy.name!r}")
+        return await self._again(places, record, largest, False)
+
+    async def take_all(self, places: Places, record: Record) -> Snapshot:
+        """What the work copy, or a repository inside it, holds, for saving. The caller holds the lock.
+
+        Where the files are not there, the tree is that of the commit that is checked out.
+
+        record: what is known of it; empty strings where nothing is. When its repository cannot be read, the
+        files are recorded on the last head known.
+
+        Raises:
+            HostError: `conflict`, not even the files can be recorded.
+        """
+        return await self._again(places, record, None, True)
+
+    async def _again(self, places: Places, record: Record, largest: int | None, whole: bool) -> Snapshot:
         for last in (False, True):
             try:
-                return await self._take(places, record, largest, despite_faults)
+                return await self._take(places, record, largest, whole)
             except GitFailed as failed:
                 if last or not failed.corrupt:
                     raise HostError(
@@ -105,84 +143,97 @@ class Snapshots:
             await self._blocking.call(self._trash.remove, places.repo)
         raise AssertionError("the second try returns or raises")
 
-    async def _take(
-        self, places: Places, record: Record, largest: int | None, despite_faults: bool
-    ) -> Snapshot:
+    async def _take(self, places: Places, record: Record, largest: int | None, whole: bool) -> Snapshot:
         await self._set_up(places, record)
-        refs, indexed, fault = await self._commits(places, record, despite_faults)
-        head = refs.head
-        if fault is not None:
+        found = await self._commits(places, record, whole)
+        head = found.refs.head
+        if found.fault is not None:
             known = await self._git.line("rev-parse", "--verify", "--quiet", _KNOWN, git_dir=places.repo)
-            head = known or record.head
+            head = known or record.head or None
         elif head is not None:
             await self._git.run("update-ref", git_dir=places.repo, operands=[_KNOWN, head])
-        tree, large = await self._tree(places, head, indexed, largest)
-        return Snapshot(places.repo, record, refs, head, tree, large, fault)
+        large: dict[bytes, bool] = {}
+        converted: tuple[bytes, ...] = ()
+        if whole and not places.tree.is_dir():
+            tree = await self._committed(places, head)
+        else:
+            tree, large, converted = await self._tree(places, head, found.names, largest, whole)
+        return Snapshot(
+            places.repo, record, found.refs, head, tree, large, found.fault,
+            found.index, found.unmerged, converted, found.missed,
+        )  # fmt: skip
 
     async def _set_up(self, places: Places, record: Record) -> None:
-        mirror = self._mirrors / f"{record.key}.git"
         for passing in (places.view, places.stage):
             await self._blocking.call(self._trash.remove, passing)
         # A git that was killed leaves its locks; the lock we hold says that none runs.
         for name in ("index.lock", "packed-refs.lock", "HEAD.lock"):
             (places.repo / name).unlink(missing_ok=True)
-        if (places.repo / "objects" / "info" / "alternates").exists():
+        lent = f"{self._mirrors / record.key}.git/objects\n" if record.key else ""
+        # A mirror may be gone: the copy itself is whole.
+        lent = lent if lent and Path(lent.rstrip("\n")).is_dir() else ""
+        alternates = places.repo / "objects" / "info" / "alternates"
+        if alternates.exists() and alternates.read_text(encoding="utf-8") == lent:
             return
         await self._blocking.call(self._trash.remove, places.repo)
-        form = await self._git.line("rev-parse", "--show-object-format", git_dir=mirror)
-        await self._init(places.repo, form)
+        places.own.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await self._init(places.repo, _form(record))
         (places.repo / "info").mkdir(exist_ok=True)
         (places.repo / "objects" / "info").mkdir(exist_ok=True)
-        (places.repo / "objects" / "info" / "alternates").write_text(
-            f"{mirror / 'objects'}\n", encoding="utf-8"
-        )
+        alternates.write_text(lent, encoding="utf-8")
 
     async def _init(self, path: Path, form: str) -> None:
         await self._git.run(
             "init", "--quiet", "--bare", "--template=", f"--object-format={form}", "--", operands=[str(path)]
         )
 
-    async def _commits(
-        self, places: Places, record: Record, despite_faults: bool
-    ) -> tuple[Refs, list[bytes], str | None]:
-        """Fetch them; also the names in the copy's index, and why it all cannot be read.
+    async def _commits(self, places: Places, record: Record, whole: bool) -> _Commits:
+        """Fetch them; or why they cannot be read, where that is no reason to stop.
 
-        A second try, because a repack in the container moves objects while they are linked.
+        A second try, because a repack in the container moves objects while they are linked. A last one for
+        what has a name, because what only logs lead to may have lost its own beginnings.
         """
         fault = ""
-        for _ in range(2):
+        for extras in (True, True, False) if whole else (False, False):
             try:
-                return *(await self._fetch(places)), None
+                found = await self._fetch(places, record, extras)
+                return attrs.evolve(found, missed=fault) if whole and not extras else found
             except GitFailed as failed:
                 error = unreadable(f"git says: {failed.last_line}")
             except HostError as refused:
                 if refused.code is not ErrorCode.CONFLICT:
                     raise
                 error = refused
-            if not despite_faults:
+            if not whole:
                 raise error
             fault = error.message
-        known = await self._arrived(places, _NO_REFS)
-        if record.branch not in known.heads:
+        known = (await self._arrived(places, _NO_REFS)).refs
+        if record.branch and record.branch not in known.heads:
             known.heads[record.branch] = record.head
-        return known, [], fault
+        return _Commits(known, fault=fault)
 
-    async def _fetch(self, places: Places) -> tuple[Refs, list[bytes]]:
+    async def _fetch(self, places: Places, record: Record, extras: bool) -> _Commits:
         await self._blocking.call(self._trash.remove, places.view)
-        form = await self._git.line("rev-parse", "--show-object-format", git_dir=places.repo)
-        await self._init(places.view, form)
+        await self._init(places.view, _form(record))
         try:
-            refs = await self._blocking.call(take_git, places.copy, places.view)
-            await self._blocking.call(_write_refs, refs, places)
+            refs = await self._blocking.call(
+                partial(take_git, places.copy, places.view, places.git, whole=extras)
+            )
+            lines = _lines(refs)
+            if extras:
+                lines += await existing(self._git, places.view, _extra_lines(refs))
+                lines += await index_trees(self._git, places.view, TAKEN)
+            packed = "".join(f"{oid} {name}\n" for oid, name in lines)
+            await self._blocking.call((places.view / "packed-refs").write_text, packed, encoding="utf-8")
             await self._git.run(
                 "fetch", "--prune", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--quiet",
                 "--", git_dir=places.repo, operands=[str(places.view), f"+{TAKEN}*:{TAKEN}*"],
-                protocols=["file"],
+                protocols=["file"], timeout=_READ,
             )  # fmt: skip
             indexed = await self._indexed(places.view)
         finally:
             await self._blocking.call(self._trash.remove, places.view)
-        return await self._arrived(places, refs), indexed
+        return attrs.evolve(await self._arrived(places, refs), names=indexed)
 
     async def _indexed(self, view: Path) -> list[bytes]:
         """The names in the copy's index: one that was added although it is ignored is listed nowhere else."""
@@ -192,32 +243,37 @@ class Snapshots:
             return []
         return [name for name in listed.out.split(b"\0") if is_plain(name)]
 
-    async def _arrived(self, places: Places, refs: Refs) -> Refs:
+    async def _arrived(self, places: Places, refs: Refs) -> _Commits:
         """`refs` as they are in the repository: a ref to what is missing or no commit did not come along."""
         listed = await self._git.run(
             "for-each-ref", "--format=%(objecttype) %(objectname) %(refname)",
             git_dir=places.repo, operands=[TAKEN],
         )  # fmt: skip
-        heads: dict[str, str] = {}
-        stashes: dict[int, str] = {}
-        detached = None
+        places_of: dict[str, dict[str, str]] = {
+            name: {} for name in ("heads", "stash", "tags", "past", "pending")
+        }
+        detached = index = unmerged = None
         for line in listed.out.decode("utf-8", "surrogateescape").splitlines():
             kind, oid, name = line.split(" ", 2)
             place, _, rest = name.removeprefix(TAKEN).partition("/")
-            if kind != "commit":
-                continue
-            if place == "heads":
-                heads[rest] = oid
-            elif place == "stash":
-                stashes[int(rest)] = oid
-            else:
+            if place == "tags" or (place in places_of and kind == "commit"):
+                places_of[place][rest] = oid
+            elif place == "detached" and kind == "commit":
                 detached = oid
-        return Refs(refs.branch, detached, heads, tuple(oid for _, oid in sorted(stashes.items())))
+            elif place == "index":
+                index = oid
+            elif place == "unmerged":
+                unmerged = oid
+        found = Refs(
+            refs.branch, detached, places_of["heads"], _numbered(places_of["stash"]),
+            places_of["tags"], _numbered(places_of["past"]), places_of["pending"],
+        )  # fmt: skip
+        return _Commits(found, [], index, unmerged)
 
     async def _tree(
-        self, places: Places, head: str | None, indexed: list[bytes], largest: int | None
-    ) -> tuple[str, dict[bytes, bool]]:
-        """The working tree as a tree object, and what is too large for it.
+        self, places: Places, head: str | None, indexed: list[bytes], largest: int | None, whole: bool
+    ) -> tuple[str, dict[bytes, bool], tuple[bytes, ...]]:
+        """The working tree as a tree object, what is too large for it, what git keeps converted.
 
         The index tells what is equal to HEAD without reading it.
         """
@@ -233,7 +289,7 @@ class Snapshots:
                     raise
         listed = await self._git.run(
             "diff-files", "--name-only", "-z", "--ignore-submodules=all", "--no-ext-diff", "--no-textconv",
-            git_dir=places.repo, work_tree=places.copy, index=index,
+            git_dir=places.repo, work_tree=places.tree, index=index,
         )  # fmt: skip
         if listed.truncated:
             raise _too_many()
@@ -241,10 +297,18 @@ class Snapshots:
         names = tracked.union(await self._untracked(places, index))
         cached = await self._git.run("ls-files", "--cached", "-z", git_dir=places.repo, index=index)
         names.update(set(indexed).difference(cached.out.split(b"\0")))
-        large = await self._add(places, index, names, largest)
+        large, converted = await self._add(places, index, names, largest, whole)
         with _keeping_time(index):
             finished = await self._git.run("write-tree", git_dir=places.repo, index=index)
-        return finished.out.decode("ascii").strip(), {name: name in tracked for name in large}
+        tree = finished.out.decode("ascii").strip()
+        return tree, {name: name in tracked for name in large}, tuple(converted)
+
+    async def _committed(self, places: Places, head: str | None) -> str:
+        if head is None:
+            return (await self._git.run("mktree", git_dir=places.repo)).out.decode("ascii").strip()
+        return await self._git.line(
+            "rev-parse", "--verify", git_dir=places.repo, operands=[f"{head}^{{tree}}"]
+        )
 
     async def _read_head(self, places: Places, index: Path, head: str | None) -> None:
         """Bring the index to `head` and mark what the copy holds of it unchanged."""
@@ -258,7 +322,7 @@ class Snapshots:
             now = index.stat().st_mtime
         await self._git.run(
             "update-index", "-q", "--refresh", "--ignore-submodules",
-            git_dir=places.repo, work_tree=places.copy, index=index, fine=(0, 1),
+            git_dir=places.repo, work_tree=places.tree, index=index, fine=(0, 1),
         )  # fmt: skip
         _set_time(index, now - _RACY)
 
@@ -274,7 +338,7 @@ class Snapshots:
         for prefix in nested:
             listed = await self._git.run(
                 "ls-files", "--others", "--exclude-standard", "-z",
-                git_dir=places.repo, work_tree=_inside(places.copy, prefix), index=none if prefix else index,
+                git_dir=places.repo, work_tree=_inside(places.tree, prefix), index=none if prefix else index,
                 fine=(0, 128) if prefix else (0,),
             )  # fmt: skip
             if listed.truncated:
@@ -287,25 +351,38 @@ class Snapshots:
                     found.append(prefix + name)
         return found
 
-    async def _add(self, places: Places, index: Path, names: set[bytes], largest: int | None) -> list[bytes]:
-        """Record `names` as they are now; one that is gone is removed. Returns those that are too large."""
+    async def _add(
+        self, places: Places, index: Path, names: set[bytes], largest: int | None, whole: bool
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Record `names` as they are now; one that is gone is removed.
+
+        Returns those that are too large, and with `whole` those that were converted.
+        """
         if not names:
-            return []
+            return [], []
+        above = os.fsencode(places.inside) + b"/" if places.inside else b""
         places.stage.mkdir(mode=0o700)
         attributes = places.repo / "info" / "attributes"
         attributes.unlink(missing_ok=True)
+        converted: list[bytes] = []
         try:
-            staged = await self._blocking.call(stage_files, places.copy, names, places.stage, largest)
-            gone = names.difference(staged.names, staged.large)
+            asked = [above + name for name in names]
+            found = await self._blocking.call(stage_files, places.copy, asked, places.stage, largest)
+            staged, large = ([name[len(above) :] for name in some] for some in (found.names, found.large))
+            gone = names.difference(staged, large)
             try:
-                await self._update_index(places, index, gone, staged.names)
+                await self._update_index(places, index, gone, staged)
             except GitFailed:
                 # An attribute can ask for an encoding that a file does not have; then bytes are bytes.
                 attributes.write_text("* -text !working-tree-encoding !ident !filter\n", encoding="ascii")
-                await self._update_index(places, index, gone, staged.names)
+                await self._update_index(places, index, gone, staged)
+            if whole:
+                kept = await self._git.run("ls-files", "--stage", "-z", git_dir=places.repo, index=index)
+                stage = _inside(places.stage, above.rstrip(b"/"))
+                converted = await self._blocking.call(changed_bytes, stage, staged, entries(kept.out))
         finally:
             await self._blocking.call(self._trash.remove, places.stage)
-        return staged.large
+        return large, converted
 
     async def _update_index(self, places: Places, index: Path, gone: set[bytes], staged: list[bytes]) -> None:
         """Removals first: a link can stand where a folder of removed files was."""
@@ -313,7 +390,7 @@ class Snapshots:
             with _keeping_time(index):
                 await self._git.run(
                     "update-index", option, "--replace", "-z", "--stdin",
-                    git_dir=places.repo, work_tree=places.stage, index=index,
+                    git_dir=places.repo, work_tree=places.stage / places.inside, index=index,
                     stdin=b"".join(name + b"\0" for name in chosen), timeout=_READ,
                 )  # fmt: skip
 
@@ -340,12 +417,28 @@ def _set_time(index: Path, time: float) -> None:
         os.utime(index, (max(time, 1.0), max(time, 1.0)))
 
 
-def _write_refs(refs: Refs, places: Places) -> None:
-    lines = [f"{oid} {TAKEN}heads/{name}" for name, oid in refs.heads.items()]
-    lines += [f"{oid} {TAKEN}stash/{number}" for number, oid in enumerate(refs.stashes)]
+def _lines(refs: Refs) -> list[tuple[str, str]]:
+    """What has a name in the copy, as it is named here."""
+    lines = [(oid, f"{TAKEN}heads/{name}") for name, oid in refs.heads.items()]
+    lines += [(oid, f"{TAKEN}stash/{number}") for number, oid in enumerate(refs.stashes)]
     if refs.detached is not None:
-        lines.append(f"{refs.detached} {TAKEN}detached")
-    (places.view / "packed-refs").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        lines.append((refs.detached, f"{TAKEN}detached"))
+    return lines
+
+
+def _extra_lines(refs: Refs) -> list[tuple[str, str]]:
+    lines = [(oid, f"{TAKEN}tags/{name}") for name, oid in refs.tags.items()]
+    lines += [(oid, f"{TAKEN}past/{number}") for number, oid in enumerate(refs.past)]
+    return lines + [(oid, f"{TAKEN}pending/{name}") for name, oid in refs.pending.items()]
+
+
+def _numbered(found: dict[str, str]) -> tuple[str, ...]:
+    return tuple(found[number] for number in sorted(found, key=int))
+
+
+def _form(record: Record) -> str:
+    """How the repository names its objects."""
+    return "sha256" if len(record.base) == _SHA256 else "sha1"
 
 
 def _inside(copy: Path, prefix: bytes) -> Path:

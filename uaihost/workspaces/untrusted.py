@@ -36,7 +36,22 @@ _STASH_LOG = 1 << 20
 MAX_REFS = 10_000
 MAX_STASHES = 100
 MAX_OBJECTS = 500_000
+MAX_PAST = 200
 _MAX_DEPTH = 20
+
+# Where git remembers commits while something is under way (gitrepository-layout(5), git-rebase(1)).
+PENDING = (
+    "ORIG_HEAD",
+    "MERGE_HEAD",
+    "CHERRY_PICK_HEAD",
+    "REVERT_HEAD",
+    "REBASE_HEAD",
+    "rebase-merge/orig-head",
+    "rebase-merge/onto",
+    "rebase-merge/stopped-sha",
+    "rebase-apply/orig-head",
+    "rebase-apply/original-commit",
+)
 
 # What can happen to a name between listing and reading it, or because of what it names.
 _CHANGED = {
@@ -63,12 +78,17 @@ class Refs:
 
     branch: the branch that is checked out, which may have no commit yet; None when HEAD is detached.
     detached: the commit of a detached HEAD. heads: branch to commit. stashes: commits, newest first.
+    tags: name to object. past: what HEAD was on, newest first; pending: what an interrupted merge, rebase or
+    the like remembers, by the name of its file. These three only where all is taken.
     """
 
     branch: str | None
     detached: str | None
     heads: dict[str, str]
     stashes: tuple[str, ...]
+    tags: dict[str, str] = attrs.field(factory=dict)
+    past: tuple[str, ...] = ()
+    pending: dict[str, str] = attrs.field(factory=dict)
 
     @property
     def head(self) -> str | None:
@@ -112,20 +132,24 @@ def read_file(name: str, parent: int, limit: int) -> bytes | None:
         os.close(descriptor)
 
 
-def take_git(copy: Path, view: Path) -> Refs:
+def take_git(copy: Path, view: Path, git_dir: str = ".git", *, whole: bool = False) -> Refs:
     """Read the refs of the work copy `copy` and link its objects and its index into `view`, a fresh folder.
 
     Neither its configuration nor anything that points elsewhere (alternates, a common directory) is used.
+
+    git_dir: where its repository is, below `copy`. whole: also what only saving asks for.
 
     Raises:
         HostError: `conflict`, its `.git` is not a plain one; the message says in what.
     """
     try:
-        with folder(copy) as top, folder(".git", top) as git:
+        with folder(copy) as top, descended(top, git_dir.split("/")) as git:
             for name, parts in (("commondir", ()), ("alternates", ("objects", "info"))):
                 if _exists(git, parts, name):
                     raise unreadable(f"it borrows from another repository ({'/'.join((*parts, name))})")
             refs = _refs(git)
+            if whole:
+                refs = attrs.evolve(refs, tags=_tags(git), past=_past(git), pending=_pending(git))
             _link_objects(git, view / "objects")
             with _passing_over(), folder(view) as own:
                 _link("index", git, own)
@@ -165,8 +189,8 @@ def stage_files(copy: Path, names: Iterable[bytes], stage: Path, largest: int | 
             # The stage may hold links that were staged: its folders too are entered without following any.
             with (
                 _passing_over(),
-                _descended(top, parts) as source,
-                _descended(bottom, parts, make=True) as target,
+                descended(top, parts) as source,
+                descended(bottom, parts, make=True) as target,
             ):
                 for path in group:
                     with _passing_over():
@@ -232,8 +256,12 @@ def _copy(name: str | bytes, source: int, target: int) -> None:
 
 
 @contextmanager
-def _descended(top: int, parts: Iterable[bytes | str], *, make: bool = False) -> Iterator[int]:
-    """A descriptor of the folder below `top`, entered step by step; with `make`, missing ones are made."""
+def descended(top: int, parts: Iterable[bytes | str], *, make: bool = False) -> Iterator[int]:
+    """A descriptor of the folder below `top`, entered step by step; with `make`, missing ones are made.
+
+    Raises:
+        OSError: a step is missing, or is no folder but perhaps a link to one.
+    """
     current = os.dup(top)
     try:
         for part in parts:
@@ -252,7 +280,7 @@ def _descended(top: int, parts: Iterable[bytes | str], *, make: bool = False) ->
 
 def _exists(git: int, parts: tuple[str, ...], name: str) -> bool:
     try:
-        with _descended(git, parts) as parent:
+        with descended(git, parts) as parent:
             os.stat(name, dir_fd=parent, follow_symlinks=False)
             return True
     except FileNotFoundError:
@@ -277,6 +305,51 @@ def _refs(git: int) -> Refs:
     if branch is not None and fault(branch):
         branch = None
     return Refs(branch, text if _OID.match(text) else None, heads, _stashes(git, stash))
+
+
+def _tags(git: int) -> dict[str, str]:
+    tags: dict[str, str] = {}
+    with _passing_over(), folder("refs", git) as refs:
+        _loose("tags", refs, "", tags, 0)
+    for line in (read_file("packed-refs", git, _PACKED_REFS) or b"").decode("utf-8", "replace").split("\n"):
+        oid, _, name = line.partition(" ")
+        if _OID.match(oid) and name.startswith("refs/tags/"):
+            _put(tags, name.removeprefix("refs/tags/"), oid)
+    return tags
+
+
+def _past(git: int) -> tuple[str, ...]:
+    """The log of HEAD: `git reset --hard` leaves commits that nothing else names."""
+    found: dict[str, None] = {}
+    with _passing_over(), folder("logs", git) as logs:
+        for line in reversed((_last(logs, "HEAD") or b"").decode("utf-8", "replace").split("\n")):
+            for oid in reversed(line.split(" ", 2)[:2]):
+                if _OID.match(oid) and oid.strip("0") and len(found) < MAX_PAST:
+                    found[oid] = None
+    return tuple(found)
+
+
+def _pending(git: int) -> dict[str, str]:
+    found = {}
+    for name in PENDING:
+        *parts, last = name.split("/")
+        with _passing_over(), descended(git, parts) as parent:
+            # A merge of several branches names each on its line; the others get a number.
+            lines = (read_file(last, parent, _REF_FILE) or b"").decode("ascii", "replace").split("\n")
+            for number, oid in enumerate(line for line in lines if _OID.match(line)):
+                found[name if not number else f"{name}-{number + 1}"] = oid
+    return found
+
+
+def _last(parent: int, name: str) -> bytes | None:
+    """The end of a plain file, which may be long."""
+    descriptor = os.open(name, _FILE, dir_fd=parent)
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        file.seek(max(0, found.st_size - _STASH_LOG))
+        return file.read(_STASH_LOG)
 
 
 def _loose(name: str, parent: int, prefix: str, heads: dict[str, str], depth: int) -> None:
@@ -309,7 +382,7 @@ def _stashes(git: int, newest: str | None) -> tuple[str, ...]:
         return ()
     found = {newest: None}
     log = b""
-    with _passing_over(), _descended(git, ("logs", "refs")) as logs:
+    with _passing_over(), descended(git, ("logs", "refs")) as logs:
         log = read_file("stash", logs, _STASH_LOG) or b""
     for line in reversed(log.decode("utf-8", "replace").split("\n")):
         words = line.split(" ", 2)

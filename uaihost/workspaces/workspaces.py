@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from uaihost.blocking import Blocking
+from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Say
+from uaihost.workspaces import task_files
 from uaihost.workspaces.copies import Copies, Identity, WorkCopy
 from uaihost.workspaces.diff import Diffs
 from uaihost.workspaces.mirrors import Mirrors
@@ -21,6 +23,7 @@ from uaihost.workspaces.safe_git import Git
 from uaihost.workspaces.saving import Saved, Saving
 from uaihost.workspaces.snapshot import Snapshots
 from uaihost.workspaces.urls import parse
+from uaihost.workspaces.vault import Vault
 
 __all__ = ["Identity", "Saved", "WorkCopy", "Workspaces"]
 
@@ -44,14 +47,16 @@ class Workspaces:
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         self._tasks = folders.tasks
+        self._saved = folders.saved
         self._trash = Trash(folders.tasks / ".trash")
         self._blocking = blocking
         self._allowed_roots = allowed_roots
         git = Git(reactor, folders.mirrors / ".git-home", environment)
-        self._mirrors = Mirrors(git, folders.mirrors, blocking, folders.mirrors.parent / "saved")
-        self._copies = Copies(git, self._mirrors, self._trash, blocking, uid, gid)
+        self._mirrors = Mirrors(git, folders.mirrors, blocking, folders.saved)
+        self._vault = Vault(git, folders.saved, self._mirrors, blocking)
+        self._copies = Copies(git, self._mirrors, self._trash, blocking, uid, gid, self._vault)
         self._snapshots = Snapshots(git, folders.mirrors, self._trash, blocking)
-        self._saving = Saving(git, self._mirrors, self._snapshots)
+        self._saving = Saving(git, self._mirrors, self._vault, self._snapshots, blocking, folders.saved)
         self._diffs = Diffs(git, self._mirrors, self._snapshots)
 
     async def prepare(
@@ -76,15 +81,27 @@ class Workspaces:
             return await self._copies.prepare(places, repository, branch, identity, on_progress)
 
     async def save(self, task_id: str, slugs: Sequence[str]) -> list[Saved]:
-        """Keep everything the task's work copies hold in their mirrors; a copy that is gone is passed over.
+        """Keep everything the task's work copies hold in the vault; a copy that is gone is passed over.
 
-        The container should not run any more: what it writes meanwhile may be missed.
+        What the task holds beside them comes last, with an empty slug, when there is any. The container
+        should not run any more: what it writes meanwhile may be missed.
 
         Raises:
             HostError: something could not be kept; then nothing may be removed.
         """
         found = [await self._saving.save(task_id, Places.of(self._tasks, task_id, slug)) for slug in slugs]
-        return [saved for saved in found if saved is not None]
+        saved = [one for one in found if one is not None]
+        task = task_folder(self._tasks, task_id)
+        known = {one.slug for one in saved}
+        try:
+            beside = await self._blocking.call(task_files.keep, task, self._saved, task_id, known)
+        except OSError as error:
+            raise HostError(
+                ErrorCode.UNAVAILABLE,
+                f"what lies beside the task's work copies cannot be kept: {error.strerror}; nothing was "
+                f"deleted, it is in {task}",
+            ) from error
+        return saved if beside is None else [*saved, beside]
 
     async def remove(self, task_id: str) -> None:
         """Delete the task's whole folder: work copies, attachments, run files. To be called after `save`."""

@@ -43,6 +43,7 @@ _ENVIRONMENT = {
 class Folders:
     mirrors: Path
     tasks: Path
+    saved: Path
 
 
 def git(folder: Path, *words: str, check: bool = True) -> str:
@@ -81,6 +82,7 @@ class WorkspacesCase(TestCase):
         self.root = short_folder(self).resolve()
         self.mirrors = self.root / "data" / "mirrors"
         self.tasks = self.root / "data" / "tasks"
+        self.saved = self.root / "data" / "saved"
         self.remote = self.root / "code" / "app"
         self.remote.mkdir(parents=True)
         git(self.remote, "init", "-q", "-b", "main")
@@ -92,7 +94,7 @@ class WorkspacesCase(TestCase):
 
     def host(self) -> Workspaces:
         """The workspaces as a newly started daemon would make them."""
-        folders = Folders(self.mirrors, self.tasks)
+        folders = Folders(self.mirrors, self.tasks, self.saved)
         return Workspaces(
             reactor, folders, self.threads, self.uid, self.gid, (self.root / "code",), self.environment
         )
@@ -108,6 +110,10 @@ class WorkspacesCase(TestCase):
 
     def mirror(self) -> Path:
         (found,) = self.mirrors.glob("*.git")
+        return found
+
+    def vault(self) -> Path:
+        (found,) = self.saved.glob("*.git")
         return found
 
 

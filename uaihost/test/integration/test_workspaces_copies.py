@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from twisted.internet.defer import ensureDeferred, gatherResults
 
@@ -224,7 +223,7 @@ class DiffTests(WorkspacesCase):
         self.assertTrue(found["truncated"])
         (saved,) = await self.workspaces.save("t1", ["app"])
         for name in ("a.txt", "new"):
-            self.assertEqual(git(self.mirror(), "cat-file", "-s", f"{saved.wip}:{name}"), str((32 << 20) + 1))
+            self.assertEqual(git(self.vault(), "cat-file", "-s", f"{saved.wip}:{name}"), str((32 << 20) + 1))
 
     async def test_many_megabytes_of_hunks_stop_at_the_limit(self) -> None:
         copy = await self.prepared()
@@ -298,10 +297,10 @@ class DiffTests(WorkspacesCase):
 
 class SaveTests(WorkspacesCase):
     def show(self, spec: str) -> str:
-        return git(self.mirror(), "show", spec)
+        return git(self.vault(), "show", spec)
 
     def ref(self, name: str) -> str:
-        return git(self.mirror(), "rev-parse", "--verify", "--quiet", name, check=False)
+        return git(self.vault(), "rev-parse", "--verify", "--quiet", name, check=False)
 
     async def test_everything_is_kept(self) -> None:
         copy = await self.prepared("fix/x")
@@ -321,7 +320,7 @@ class SaveTests(WorkspacesCase):
         self.assertEqual(
             (saved.branch, saved.commit, saved.wip, saved.note), ("fix/x", made, "uai/t1/wip", None)
         )
-        self.assertEqual(saved.repository, str(self.mirror()))
+        self.assertEqual(saved.repository, str(self.vault()))
         self.assertEqual(self.ref("refs/heads/fix/x"), made)
         self.assertEqual(self.ref("refs/uai/t1/app/heads/other"), other)
         self.assertEqual(self.ref("refs/uai/t1/app/detached"), detached)
@@ -332,12 +331,12 @@ class SaveTests(WorkspacesCase):
         self.assertEqual(self.show("refs/uai/t1/app/stash:a.txt"), "newer")
         self.assertEqual(self.show("refs/uai/t1/app/stash-2:a.txt"), "older")
         self.assertEqual(
-            git(self.mirror(), "log", "-1", "--format=%an <%ae>", "refs/heads/uai/t1/wip"),
+            git(self.vault(), "log", "-1", "--format=%an <%ae>", "refs/heads/uai/t1/wip"),
             "Ann Ö <ann@example.org>",
         )
-        self.assertEqual(git(self.mirror(), "for-each-ref", "refs/incoming"), "")
+        self.assertEqual(git(self.vault(), "for-each-ref", "refs/incoming"), "")
         await self.workspaces.remove("t1")
-        git(self.mirror(), "fsck", "--strict")
+        git(self.vault(), "fsck", "--strict")
 
     async def test_a_clean_copy_leaves_its_branch_and_no_wip(self) -> None:
         await self.prepared("fix/x")
@@ -348,9 +347,9 @@ class SaveTests(WorkspacesCase):
         copy = await self.prepared()
         (copy / "new").write_text("x")
         first = await self.workspaces.save("t1", ["app"])
-        refs = git(self.mirror(), "for-each-ref")
+        refs = git(self.vault(), "for-each-ref")
         self.assertEqual(await self.host().save("t1", ["app"]), first)
-        self.assertEqual(git(self.mirror(), "for-each-ref"), refs)
+        self.assertEqual(git(self.vault(), "for-each-ref"), refs)
 
     async def test_what_is_written_after_a_save_is_saved_on_top(self) -> None:
         copy = await self.prepared()
@@ -404,7 +403,7 @@ class SaveTests(WorkspacesCase):
         git(copy, "checkout", "-q", "--orphan", "fresh")
         (saved,) = await self.workspaces.save("t1", ["app"])
         self.assertEqual(
-            (saved.commit, git(self.mirror(), "log", "--format=%P", str(saved.wip))), (self.first, "")
+            (saved.commit, git(self.vault(), "log", "--format=%P", str(saved.wip))), (self.first, "")
         )
 
     async def test_a_copy_that_is_gone_is_passed_over(self) -> None:
@@ -428,7 +427,16 @@ class SaveTests(WorkspacesCase):
     async def test_when_nothing_can_be_saved_nothing_is_lost(self) -> None:
         copy = await self.prepared()
         commit(copy, "work", a_txt="2")
-        self.mirror().rename(Path(f"{self.mirror()}.gone"))
+        self.saved.parent.mkdir(exist_ok=True)
+        self.saved.write_text("no folder")
         with self.assertRaises(HostError):
             await self.workspaces.save("t1", ["app"])
         self.assertEqual((copy / "a.txt").read_text(), "2")
+
+    async def test_a_copy_is_saved_without_its_mirror(self) -> None:
+        copy = await self.prepared()
+        made = commit(copy, "work", a_txt="2")
+        self.mirror().rename(self.root / "gone")
+        (saved,) = await self.workspaces.save("t1", ["app"])
+        self.assertEqual((saved.commit, self.ref(f"refs/heads/{saved.branch}")), (made, made))
+        git(self.vault(), "fsck", "--strict")

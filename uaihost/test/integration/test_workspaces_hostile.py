@@ -125,7 +125,7 @@ class HostileCase(WorkspacesCase):
             brought += str(await workspaces.save("t1", ["app"]))
             await workspaces.prepare("t1", "app", str(self.remote), "fix/x", None, self.lines.append)
             (self.tasks / "t1" / "work" / "app" / f"again-{number}").write_text("x")
-        brought += git(self.mirror(), "log", "--all", "-p")
+        brought += git(self.vault(), "log", "--all", "-p")
         return brought
 
     def assert_nothing_ran(self) -> None:
@@ -161,7 +161,7 @@ class TrapTests(HostileCase):
         self.assertEqual(caught.exception.code, ErrorCode.CONFLICT)
         (saved,) = await self.workspaces.save("t1", ["app"])
         self.assert_nothing_ran()
-        self.assertEqual(git(self.mirror(), "show", f"{saved.wip}:a.txt"), "committed")
+        self.assertEqual(git(self.vault(), "show", f"{saved.wip}:a.txt"), "committed")
         self.assertIn("cannot be read", str(saved.note))
 
     async def test_repositories_inside_the_copy_run_nothing(self) -> None:
@@ -223,7 +223,7 @@ class TrapTests(HostileCase):
         self.assertIn("secret/file", git(copy, "ls-files"))
         self.assertEqual(list(await self.changes()), ["new"])
         await self.workspaces.save("t1", ["app"])
-        self.assertNotIn("top-secret", git(self.mirror(), "log", "--all", "-p"))
+        self.assertNotIn("top-secret", git(self.vault(), "log", "--all", "-p"))
 
     async def test_a_commit_with_names_that_no_tree_may_have_blocks_nothing(self) -> None:
         copy = await self.prepared()
@@ -242,7 +242,7 @@ class TrapTests(HostileCase):
         (copy / "new").write_text("x\n")
         self.assertEqual(list(await self.changes()), ["new"])
         (saved,) = await self.workspaces.save("t1", ["app"])
-        self.assertEqual((saved.commit, git(self.mirror(), "show", f"{saved.wip}:new")), (made, "x"))
+        self.assertEqual((saved.commit, git(self.vault(), "show", f"{saved.wip}:new")), (made, "x"))
         await self.workspaces.remove("t1")
         with self.assertRaises(HostError) as caught:
             await self.prepared("fix/x", "t2")
@@ -278,8 +278,8 @@ class BorrowingTests(HostileCase):
         self.assertIn(why, await self.refused())
         (saved,) = await self.workspaces.save("t1", ["app"])
         self.assertIn(why, str(saved.note))
-        self.assertEqual(git(self.mirror(), "show", f"{saved.wip}:new"), "work")
-        self.assertNotIn("top-secret", git(self.mirror(), "log", "--all", "-p"))
+        self.assertEqual(git(self.vault(), "show", f"{saved.wip}:new"), "work")
+        self.assertNotIn("top-secret", git(self.vault(), "log", "--all", "-p"))
 
     async def test_a_link(self) -> None:
         copy = await self.prepared()
@@ -318,7 +318,7 @@ class BorrowingTests(HostileCase):
         (copy / ".git/objects" / head[:2]).symlink_to(self.other / ".git/objects" / head[:2])
         (copy / ".git/packed-refs").write_text(f"{head} refs/heads/stolen\n")
         found = str(await self.workspaces.save("t1", ["app"]))
-        self.assertNotIn("top-secret", found + git(self.mirror(), "log", "--all", "-p"))
+        self.assertNotIn("top-secret", found + git(self.vault(), "log", "--all", "-p"))
 
     async def test_commits_of_earlier_snapshots_survive_a_broken_git(self) -> None:
         copy = await self.prepared()
@@ -328,13 +328,13 @@ class BorrowingTests(HostileCase):
         (copy / "a.txt").write_text("later\n")
         (saved,) = await self.workspaces.save("t1", ["app"])
         self.assertEqual((saved.branch, saved.commit), ("fix/x", made))
-        self.assertEqual(git(self.mirror(), "rev-parse", f"{saved.wip}^"), made)
+        self.assertEqual(git(self.vault(), "rev-parse", f"{saved.wip}^"), made)
 
     async def test_another_tasks_objects_cannot_be_had_by_their_names(self) -> None:
         copy = await self.prepared()
         (copy / ".git/refs/heads/stolen").write_text(self.secret_commit)
         (saved,) = await self.workspaces.save("t1", ["app"])
-        self.assertEqual(git(self.mirror(), "for-each-ref", "refs/uai"), "")
+        self.assertEqual(git(self.vault(), "for-each-ref", "refs/uai"), "")
         self.assertEqual(saved.commit, self.first)
 
 
