@@ -96,9 +96,8 @@ class SavedTests(TableCase):
         )
 
     async def test_the_newest_come_first_and_one_of_a_name_is_replaced(self) -> None:
-        await self.db.run(
-            lambda db: [saved.put(db, self.record(task, at)) for task, at in (("t1", 5), ("t2", 6))]
-        )
+        await self.db.run(lambda db: saved.put(db, self.record("t1", 5)))
+        await self.db.run(lambda db: saved.put(db, self.record("t2", 6)))
         await self.db.run(lambda db: saved.put(db, self.record("t1", 7, "again")))
         found = await self.db.run(saved.every)
         self.assertEqual(found, [self.record("t1", 7, "again"), self.record("t2", 6)])
