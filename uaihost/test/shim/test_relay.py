@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -19,10 +21,14 @@ from uaihost.containers import ports
 from uaihost.shim import listening, relay
 from uaihost.shim.listening import Bound
 from uaihost.test.shim.relays import PATIENCE, SHIM, Program, Watch, echo, exactly, read, serve, until
-from uaihost.test.support import given, short_folder, strategies
+from uaihost.test.support import given, settings, short_folder, strategies
 
 ADDRESSES = strategies.ip_addresses()
 PORTS = strategies.integers(1, 65535)
+# What one end says, piece by piece; an empty piece is a moment in which it listens.
+SCRIPTS = strategies.lists(
+    strategies.sampled_from([b"", b"x", b"word", b"0123456789" * 20_000, bytes(150_000)]), max_size=6
+)
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 
 
@@ -210,6 +216,63 @@ class ConnectTests(SynchronousTestCase):
         over.set()
         until(lambda: got == [b"last words", b"gone"])
 
+    def test_what_was_sent_before_a_client_went_is_delivered_however_slowly(self) -> None:
+        got: list[bytes] = []
+
+        def slow(peer: socket.socket) -> None:
+            time.sleep(0.3)
+            got.append(read(peer))
+
+        program = Program(self)
+        before = descriptors(program)
+        sent = os.urandom(6 << 20)
+        with program.connect(serve(self, slow)) as peer:
+            peer.sendall(sent)
+        until(lambda: got)
+        self.assertTrue(got == [sent])
+        until(lambda: descriptors(program) == before)
+
+    def test_a_server_that_takes_nothing_from_a_client_that_is_gone_is_given_up(self) -> None:
+        over = threading.Event()
+        self.addCleanup(over.set)
+
+        def deaf(peer: socket.socket) -> None:
+            over.wait(PATIENCE)
+
+        program = Program(self, changed="relay.pairs.LINGER = 0.3")
+        before = descriptors(program)
+        with program.connect(serve(self, deaf)) as peer:
+            peer.settimeout(0.2)
+            self.assertRaises(TimeoutError, peer.sendall, bytes(64 << 20))
+        self.assertGreater(descriptors(program), before)
+        until(lambda: descriptors(program) == before)
+
+    @settings(max_examples=30)
+    @given(SCRIPTS, SCRIPTS)
+    def test_both_hear_what_the_other_said_and_when_it_ended(
+        self, ours: list[bytes], theirs: list[bytes]
+    ) -> None:
+        heard: list[bytes] = []
+        with self.joined_pair() as (peer, server):
+            said = threading.Thread(target=lambda: heard.append(converse(server, theirs)))
+            said.start()
+            got = converse(peer, ours)
+            said.join(PATIENCE)
+        self.assertEqual((got, heard), (b"".join(theirs), [b"".join(ours)]))
+
+    @contextlib.contextmanager
+    def joined_pair(self) -> Iterator[tuple[socket.socket, socket.socket]]:
+        """A client and the server's side of its connection, through one relay for all examples."""
+        if not hasattr(self, "program"):
+            self.program = Program(self)
+            self.listener = socket.create_server(("127.0.0.1", 0))
+            self.addCleanup(self.listener.close)
+        with self.program.connect(self.listener.getsockname()[1]) as peer:
+            server, _ = self.listener.accept()
+            server.settimeout(PATIENCE)
+            with server:
+                yield peer, server
+
     def test_a_servers_reset_ends_both_ways(self) -> None:
         def reset(peer: socket.socket) -> None:
             peer.recv(10)
@@ -363,6 +426,21 @@ class ProxyTests(SynchronousTestCase):
             port = free.getsockname()[1]
         Program(self, changed=f"relay.PROXY_PORT = {port}")
         self.assertRaises(ConnectionRefusedError, socket.create_connection, ("127.0.0.1", port))
+
+
+def converse(peer: socket.socket, script: list[bytes]) -> bytes:
+    """Say it all, end, and hear the other to its end."""
+    hearing = threading.Thread(target=lambda: got.append(read(peer)))
+    got: list[bytes] = []
+    hearing.start()
+    for piece in script:
+        if piece:
+            peer.sendall(piece)
+        else:
+            time.sleep(0.002)
+    peer.shutdown(socket.SHUT_WR)
+    hearing.join(PATIENCE)
+    return b"".join(got)
 
 
 def descriptors(program: Program) -> int:
