@@ -213,6 +213,8 @@ class Dispatch:
             return _failed(ErrorCode.UNKNOWN_COMMAND, f"this host knows no command {arrived.name[:60]!r}")
         try:
             args = parse(arrived.args, row.types)
+            if row.first is not None:
+                row.first(*args)
             key = lane_of(row, args)
             if key is None:
                 value = await row.run(arrived.id, *args)

@@ -127,11 +127,25 @@ class PortWatch(Protocol):
         """Watch it no more; none is no error."""
 
 
+class Forwarded(Protocol):
+    """A port inside the container that a repository names (devcontainer.json, forwardPorts)."""
+
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def name(self) -> str:
+        """What people call it, as the repository says; anything at all."""
+
+
 class Readiness(Protocol):
     """The set-up inside a container (containers)."""
 
-    async def ready(self, task_id: str, on_progress: Callable[[Step], None]) -> object:
-        """Wait until the first process reports ready; HostError with a failed command's last lines."""
+    async def ready(self, task_id: str, on_progress: Callable[[Step], None]) -> Sequence[Forwarded]:
+        """Wait until the first process reports ready; the ports that its repositories name.
+
+        HostError with a failed command's last lines.
+        """
 
 
 class Channels(Protocol):

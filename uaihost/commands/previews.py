@@ -6,6 +6,7 @@ What is declared keeps its name for the task's life; a port that a server in the
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Collection, Iterable
 
@@ -15,6 +16,7 @@ from twisted.logger import Logger
 
 from uaihost.commands.exposed import LOOPBACK
 from uaihost.commands.lifecycle import Status
+from uaihost.commands.neighbours import Forwarded
 from uaihost.commands.plan import Plan, plan_in
 from uaihost.commands.surroundings import Surroundings
 from uaihost.errors import HostError
@@ -22,7 +24,7 @@ from uaihost.interfaces import Address, Container, Journal, Json, Store
 from uaihost.state import tasks as rows
 from uaihost.state.tasks import PortRecord
 from uaihost.wire.events import PortsChanged
-from uaihost.wire.inputs import PreviewPort
+from uaihost.wire.inputs import PreviewPort, is_label
 
 log = Logger()
 
@@ -45,12 +47,25 @@ class Previews:
         self._due: dict[str, IDelayedCall] = {}
         self._said: dict[str, float] = {}
 
-    def declared(self, plan: Plan, container: Container) -> list[PortRecord]:
-        """The task's editor and previews; the host's port is 0 where none is published."""
+    def declared(
+        self, plan: Plan, container: Container, forwarded: Iterable[Forwarded] = ()
+    ) -> list[PortRecord]:
+        """The task's editor and previews; the host's port is 0 where none is published.
+
+        forwarded: ports that repositories name. One without a name that can be a preview's is left out: it is
+        found as soon as something listens there.
+        """
         found = [
             PortRecord("preview", one.name, one.port, container.ports.get(one.port, 0))
             for one in plan.previews
         ]
+        for one in forwarded:
+            name = re.sub(r"[^a-z0-9]+", "-", one.name.lower()).strip("-")
+            ports = {known.container_port for known in found} | {self._around.editor_port}
+            names = {known.name for known in found}
+            free = one.port not in ports and name not in names and not name.startswith(FOUND)
+            if free and is_label(name):
+                found.append(PortRecord("preview", name, one.port, 0))
         if self._around.editor_port is not None:
             found.append(PortRecord("editor", "", self._around.editor_port, 0))
         return found
@@ -58,7 +73,9 @@ class Previews:
     async def refresh(self, task_id: str, plan: Plan, container: Container) -> list[PortRecord]:
         """The ports of a task that runs, read anew: each start of a container moves those of the host."""
         stored = await self._store.run(lambda db: rows.ports(db, task_id))
-        found = [*self.declared(plan, container), *(one for one in stored if _is_found(one, plan))]
+        names = {one.name for one in plan.previews}
+        kept = (one for one in stored if one.target == "preview" and one.name not in names)
+        found = [*self.declared(plan, container), *kept]
         if found != stored:
             changed = PortsChanged(task_id, self._now(), shown(found))
             await self._journal.record(changed, write=lambda db: rows.put_ports(db, task_id, found))
@@ -142,8 +159,9 @@ class Previews:
 
 
 def _is_found(one: PortRecord, plan: Plan) -> bool:
-    """Whether it was heard of, not declared."""
-    return one.target == "preview" and one.name not in {preview.name for preview in plan.previews}
+    """Whether it was heard of, not named by the plan or by a repository."""
+    named = one.name in {preview.name for preview in plan.previews}
+    return one.target == "preview" and one.name.startswith(FOUND) and not named
 
 
 def shown(found: Iterable[PortRecord]) -> list[PreviewPort]:

@@ -31,6 +31,7 @@ class Row:
         nothing. Its result is JSON-able; HostError is a failure for the caller to see.
     reads: it changes nothing, so that it may be asked again.
     bulky: its arguments hold a file.
+    first: is given the arguments as soon as the command is there, before it waits for its turn.
     """
 
     types: tuple[type, ...]
@@ -38,13 +39,16 @@ class Row:
     run: Callable[..., Awaitable[Any]]
     reads: bool = False
     bulky: bool = False
+    first: Callable[..., None] | None = None
 
 
 def registry(tasks: Tasks, channel: ChannelCommands, files: FileCommands) -> dict[str, Row]:
     """The whole surface."""
     return {
         "taskUp": Row((inputs.TaskUp,), Lane.LIFECYCLE, tasks.up),
-        "taskDown": Row((inputs.TaskDown,), Lane.LIFECYCLE, tasks.down),
+        "taskDown": Row(
+            (inputs.TaskDown,), Lane.LIFECYCLE, tasks.down, first=lambda down: tasks.give_up(down.taskId)
+        ),
         "taskStatus": Row((str,), Lane.FREE, tasks.status, reads=True),
         "channelEnsure": Row((inputs.ChannelEnsure,), Lane.LIFECYCLE, channel.ensure),
         "channelTeardown": Row((str,), Lane.LIFECYCLE, channel.teardown),

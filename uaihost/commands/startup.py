@@ -6,7 +6,7 @@ neighbours and the steps' names; states and what is undone after a failure are i
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
 from twisted.internet.interfaces import IReactorTime
@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from uaihost.commands.lanes import side_by_side, to_the_end
-from uaihost.commands.neighbours import Report
+from uaihost.commands.neighbours import Forwarded, Report
 from uaihost.commands.places import TaskPlaces
 from uaihost.commands.plan import Plan
 from uaihost.commands.progress import Progress
@@ -74,14 +74,14 @@ class Startup:
         assert container is not None
         return container
 
-    async def finish(self, plan: Plan, progress: Progress) -> None:
-        """Open the gate and wait for the set-up in the container."""
+    async def finish(self, plan: Plan, progress: Progress) -> Sequence[Forwarded]:
+        """Open the gate and wait for the set-up in the container; the ports that its repositories name."""
         await self._places.open_gate(plan.task_id)
 
-        async def ready(say: Say) -> None:
-            await self._around.readiness.ready(plan.task_id, progress.inner(say))
+        async def ready(say: Say) -> Sequence[Forwarded]:
+            return await self._around.readiness.ready(plan.task_id, progress.inner(say))
 
-        await progress.step("setup", Reason.SETUP, ready)
+        return await progress.step("setup", Reason.SETUP, ready)
 
     async def _engine(self, said: str, say: Say) -> None:
         while True:

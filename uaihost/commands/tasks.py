@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -79,6 +79,7 @@ class Tasks:
         self._overview = Overview(store, around, self.records)
         # Tasks whose sockets and ports this daemon serves.
         self._served: set[str] = set()
+        self._rising: dict[str, Deferred[Json]] = {}
 
     def waiting(self, task_id: str) -> Waiting | None:
         """What the task waits for now; None when it waits for nothing."""
@@ -200,15 +201,33 @@ class Tasks:
     def _moved(self, record: TaskRecord, happened: Input, changes: dict[str, Any]) -> Any:
         return Deferred.fromCoroutine(self.records.move(record, happened, **changes))
 
+    def give_up(self, task_id: str) -> None:
+        """Somebody wants the task down: what brings it up ends now, and is undone."""
+        rising = self._rising.pop(task_id, None)
+        if rising is not None:
+            rising.cancel()
+
     async def _rise(self, record: TaskRecord, plan: Plan, *, copies: bool) -> Json:
-        """From a row to a task that runs."""
+        """From a row to a task that runs.
+
+        Raises:
+            HostError: it names the step; `cancelled` when it was given up.
+        """
+        rising = self._rising[record.id] = Deferred.fromCoroutine(self._risen(record, plan, copies=copies))
+        try:
+            return await rising
+        finally:
+            if self._rising.get(record.id) is rising:
+                del self._rising[record.id]
+
+    async def _risen(self, record: TaskRecord, plan: Plan, *, copies: bool) -> Json:
         progress = await self._progress(record.id)
         try:
             await self._startup.admit(progress)
             container = await self._startup.make(plan, progress, copies=copies)
             record = await self.records.move(record, Input.PREPARED)
-            await self._startup.finish(plan, progress)
-            found = self._previews.declared(plan, container)
+            forwarded = await self._startup.finish(plan, progress)
+            found = self._previews.declared(plan, container, forwarded)
             await self.records.move(
                 record,
                 Input.READY,
@@ -216,6 +235,10 @@ class Tasks:
                 write=lambda db: rows.put_ports(db, record.id, found),
                 ran=True,
             )
+        except CancelledError:
+            error = HostError(ErrorCode.CANCELLED, "given up: the task was to be taken down")
+            await self._undo(await self.records.current(record), error)
+            raise error from None
         except Exception as error:
             if not copies and await self._engine_is_away():
                 # The pass that follows its return starts the task.

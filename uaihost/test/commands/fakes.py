@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 from twisted.internet.defer import Deferred
 
+from uaihost.containers.readiness import Forwarded
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Address, AgentStatus, Doing, Json, Limits, Say, Step
 from uaihost.paths import Folders
@@ -96,10 +97,17 @@ class FakeImages(Faulty):
 
 
 class FakeReadiness(Faulty):
-    async def ready(self, task_id: str, on_progress: Callable[[Step], None]) -> None:
+    """forwarded: the ports that repositories name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forwarded: list[Forwarded] = []
+
+    async def ready(self, task_id: str, on_progress: Callable[[Step], None]) -> list[Forwarded]:
         on_progress(Step("hook", "started"))
         await self.waited("ready", task_id)
         on_progress(Step("hook", "done", None, 12))
+        return self.forwarded
 
 
 class FakeAdmission(Faulty):

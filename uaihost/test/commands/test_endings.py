@@ -10,6 +10,7 @@ from uaihost.commands.endings import DELAYS, OOM_PAUSE, OOM_SETTLE
 from uaihost.commands.lanes import Lanes
 from uaihost.commands.registry import lifecycle_key
 from uaihost.commands.waits import LIMITS, LINGER
+from uaihost.containers.readiness import Forwarded
 from uaihost.containers.watch import EngineEvent
 from uaihost.errors import ErrorCode
 from uaihost.interfaces import AgentStatus
@@ -198,7 +199,7 @@ class EngineTests(EndingCase):
         self.assertEqual(self.engine.containers["t1"].state, "running")
 
     def test_what_a_failed_way_up_left_while_it_was_away_is_removed(self) -> None:
-        async def vanish(task_id: str, on_progress: object) -> None:
+        async def vanish(task_id: str, on_progress: object) -> list[Forwarded]:
             self.engine.fail = trouble("the engine is gone")
             raise trouble("set-up failed")
 

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 
 from uaihost.commands.progress import LAST_WORDS
 from uaihost.commands.waits import LIMITS, LINGER
+from uaihost.containers.readiness import Forwarded
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Container, Doing, Json, Launch, Say, Step
 from uaihost.state.steps import KEPT_ATTEMPTS, STEP_LIMIT
@@ -252,9 +253,10 @@ class StepTests(WayUpCase):
         self.assertEqual(kept, KEPT_ATTEMPTS)
 
     def test_a_container_that_names_many_steps_fills_no_disk(self) -> None:
-        async def flood(task_id: str, on_progress: Any) -> None:
+        async def flood(task_id: str, on_progress: Any) -> list[Forwarded]:
             for number in range(2000):
                 on_progress(Step(f"step {number}", "done", "x" * 60_000, 1))
+            return []
 
         self.readiness.ready = flood  # type: ignore[method-assign]
         self.done(self.tasks.up("c", task_up()))
@@ -265,11 +267,12 @@ class StepTests(WayUpCase):
     def test_what_the_container_is_at_is_what_is_waited_for(self) -> None:
         slow: Deferred[None] = Deferred()
 
-        async def ready(task_id: str, on_progress: Any) -> None:
+        async def ready(task_id: str, on_progress: Any) -> list[Forwarded]:
             on_progress(Step("tools shop", "started"))
             await slow
             on_progress(Step("editor", "started"))
             await Deferred()
+            return []
 
         self.readiness.ready = ready  # type: ignore[method-assign]
         self.begin()

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
 import msgspec
+from twisted.internet.defer import Deferred
 
 from uaihost.blocking import Inline
 from uaihost.commands.tasks import Surroundings, Tasks
+from uaihost.containers.readiness import Forwarded
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Address, Mount
+from uaihost.state import commands
 from uaihost.state.saved import every
 from uaihost.test.commands.bench import EDITOR_PORT, CommandCase, trouble
 from uaihost.test.commands.fakes import files_below, project, task_down, task_up
+from uaihost.wire.codec import encode_value
+from uaihost.wire.frames import Command
 
 
 def plain(value: Any) -> Any:
@@ -179,7 +185,7 @@ class UpTests(CommandCase):
     def test_without_cleaning_up_the_first_failure_is_told(self) -> None:
         """The engine went away in the middle: that nothing could be removed hides no reason."""
 
-        async def vanish(task_id: str, on_progress: object) -> None:
+        async def vanish(task_id: str, on_progress: object) -> list[Forwarded]:
             self.engine.fail = trouble("the engine is gone")
             raise trouble("set-up failed")
 
@@ -245,6 +251,73 @@ class UpTests(CommandCase):
         self.assertIsNone(value["codeServerPort"])
         self.assertIsNone(self.ports.tasks["t1"][0])
         self.assertEqual(self.engine.launches["t1"].ports, (3000,))
+
+
+class GivenUpTests(CommandCase):
+    """taskDown while taskUp is under way, as commands of the bridge."""
+
+    def command(self, command_id: str, name: str, value: Any) -> None:
+        self.dispatch.received(Command(command_id, name, [json.loads(encode_value(value))]))
+
+    def result(self, command_id: str) -> dict[str, Any]:
+        assert self.db is not None
+        record = self.done(self.db.run(lambda db: commands.find(db, command_id)))
+        assert record is not None and record.result is not None
+        found: dict[str, Any] = json.loads(record.result)
+        return found
+
+    def test_what_brings_a_task_up_ends_when_it_is_to_be_taken_down(self) -> None:
+        self.workspaces.slow["prepare shop"] = Deferred()
+        self.command("up", "taskUp", task_up())
+        self.assertEqual(self.record().status, "preparing")
+        self.command("down", "taskDown", task_down())
+        self.assertEqual(self.result("up")["code"], "cancelled")
+        self.assertTrue(self.result("down")["ok"])
+        self.assertEqual((self.record().status, self.engine.containers), ("stopped", {}))
+        self.assertEqual(files_below(self.folders.tasks), [])
+
+    def test_also_while_it_sets_itself_up(self) -> None:
+        self.readiness.slow["ready t1"] = Deferred()
+        self.command("up", "taskUp", task_up())
+        self.assertEqual(self.record().status, "starting")
+        self.command("down", "taskDown", task_down())
+        self.assertEqual(self.result("up")["code"], "cancelled")
+        self.assertEqual((self.record().status, self.engine.containers), ("stopped", {}))
+
+    def test_another_task_goes_on(self) -> None:
+        waiting = self.workspaces.slow["prepare shop"] = Deferred()
+        self.command("up", "taskUp", task_up())
+        self.command("down", "taskDown", task_down(task_id="t2"))
+        waiting.callback(None)
+        self.assertTrue(self.result("up")["ok"])
+        self.assertEqual(self.record().status, "running")
+
+
+class ForwardedTests(CommandCase):
+    def test_ports_that_repositories_name_are_previews(self) -> None:
+        self.readiness.forwarded = [
+            Forwarded(9000, "Storybook 8"),
+            Forwarded(3000, "again"),
+            Forwarded(EDITOR_PORT, "mine"),
+            Forwarded(9001, "web"),
+            Forwarded(9002, "port-1"),
+            Forwarded(9003, "\u2603"),
+        ]
+        value = plain(self.done(self.tasks.up("c", task_up())))
+        names = [(one["name"], one["containerPort"], one["hostPort"]) for one in value["previewPorts"]]
+        self.assertEqual([name[:2] for name in names], [("web", 3000), ("storybook-8", 9000)])
+        self.assertEqual(names[1][2], 0)
+        self.assertEqual(self.ports.tasks["t1"][1]["storybook-8"].inner, 9000)
+
+    def test_they_outlive_the_daemon_and_what_is_heard(self) -> None:
+        self.readiness.forwarded = [Forwarded(9000, "storybook")]
+        self.done(self.tasks.up("c", task_up()))
+        self.restart()
+        self.done(self.adoption.adopt())
+        self.tasks.on_ports("t1", [9000, 5173])
+        self.clock.advance(2)
+        told = self.events("ports.changed")[-1]["previewPorts"]
+        self.assertEqual([one["name"] for one in told], ["web", "storybook", "port-5173"])
 
 
 class DownTests(CommandCase):
