@@ -146,6 +146,7 @@ class _Watched:
     def _connect(self) -> None:
         endpoint = hostile_socket_endpoint(self._reactor, self._path)
         factory = Factory.forProtocol(lambda: _Connection(self._reactor, self._said, self._lost))
+        factory.noisy = False
         self._connecting = endpoint.connect(factory)
         self._connecting.addCallbacks(self._connected, self._not_connected)
 

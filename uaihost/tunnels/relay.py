@@ -56,7 +56,9 @@ class _Relayed:
         assert self._address.relay is not None
         asking = _Asking(self._reactor, self._address.inner, factory)
         socket = hostile_socket_endpoint(self._reactor, self._address.relay)
-        connecting: Deferred[Any] = socket.connect(Factory.forProtocol(lambda: asking))
+        quiet = Factory.forProtocol(lambda: asking)
+        quiet.noisy = False
+        connecting: Deferred[Any] = socket.connect(quiet)
         connecting.addCallback(lambda _: asking.answered)
         connecting.addErrback(self._not_relayed, factory)
         return connecting
