@@ -10,7 +10,7 @@ The first round warms the page cache and does not count.
 - task: from `POST /api/tasks` until the task is ready, through bridge and host as people run them, beside the
   start of a container of the same image and then `git clone --no-hardlinks`.
 
-Folders are removed at the end alone: ext4 makes new files slowly where many were just deleted.
+Nothing is taken down or removed before the end: ext4 makes new files slowly where many were just deleted.
 """
 
 from __future__ import annotations
@@ -141,9 +141,7 @@ class Tasks:
             self._client.start(made)
             clone(self._repository, home / "app")
 
-        took = timed(work)
-        self._client.remove_container(self._made.pop(), force=True)
-        return took
+        return timed(work)
 
     def _up(self, number: int) -> float:
         new = {"name": f"Bench {number}", "repoUrl": str(self._repository), "branch": f"bench-{number}"}
@@ -159,16 +157,16 @@ class Tasks:
                     raise RuntimeError(f"the task is {found['status']}: {found.get('message')}")
                 time.sleep(0.02)
 
-        took = timed(work)
-        self._bridge.call("POST", f"/api/tasks/{task}/down", {}, PATIENCE)
-        return took
+        return timed(work)
 
     def stop(self) -> None:
         for made in self._made:
             self._client.remove_container(made, force=True)
-        for task in self._tasks:
-            self._bridge.call("POST", f"/api/tasks/{task}/down", {}, PATIENCE)
-        self._daemons.stop()
+        try:
+            for task in self._tasks:
+                self._bridge.call("POST", f"/api/tasks/{task}/down", {}, PATIENCE)
+        finally:
+            self._daemons.stop()
         self._client.close()
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
+from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred, gatherResults
+from twisted.internet.task import deferLater
 
 from uaihost.errors import ErrorCode, HostError
 from uaihost.test.integration.git_rig import ANN, WorkspacesCase, commit, git
+from uaihost.workspaces.checkouts import Checkouts
+from uaihost.workspaces.safe_git import Git
 
 
 class PrepareTests(WorkspacesCase):
@@ -41,6 +46,50 @@ class PrepareTests(WorkspacesCase):
         copy = await self.prepared()
         owners = {(found.lstat().st_uid, found.lstat().st_gid) for found in [copy, *copy.rglob("*")]}
         self.assertEqual(owners, {(self.uid, self.gid)})
+
+    async def test_where_git_cannot_be_another_user_the_files_are_given_away(self) -> None:
+        if os.geteuid() == 0:
+            self.uid = self.gid = 1000
+        self.workspaces = self.host()
+        self.patch(Git, "can_be", lambda *_: False)
+        copy = await self.prepared()
+        owners = {(found.lstat().st_uid, found.lstat().st_gid) for found in [copy, *copy.rglob("*")]}
+        self.assertEqual(owners, {(self.uid, self.gid)})
+        self.assertEqual(git(copy, "diff-files"), "")
+
+    async def test_a_work_folder_that_is_closed_is_closed_again(self) -> None:
+        work = self.tasks / "t1" / "work"
+        work.mkdir(parents=True)
+        work.chmod(0o555)
+        copy = await self.prepared()
+        self.assertEqual((copy.is_dir(), work.stat().st_mode & 0o777), (True, 0o555))
+
+    async def test_a_link_in_the_place_of_a_copy_is_a_conflict(self) -> None:
+        copy = await self.prepared()
+        copy.rename(copy.with_name("moved"))
+        for target in (self.root / "outside", self.root / "missing"):
+            copy.symlink_to(target)
+            with self.assertRaises(HostError) as caught:
+                await self.prepared()
+            self.assertEqual(caught.exception.code, ErrorCode.CONFLICT)
+            copy.unlink()
+
+    async def test_copies_of_one_repository_do_not_wait_for_one_another(self) -> None:
+        await self.prepared("x", "t0")
+        inside: list[str] = []
+        together: list[int] = []
+        make = Checkouts.make
+
+        async def watched(self: Checkouts, *args: Any, **words: Any) -> Any:
+            inside.append("in")
+            while len(inside) < 2:
+                await deferLater(reactor, 0.01)
+            together.append(len(inside))
+            return await make(self, *args, **words)
+
+        self.patch(Checkouts, "make", watched)
+        await gatherResults([ensureDeferred(self.prepared("x", task)) for task in ("t1", "t2")])
+        self.assertEqual(together, [2, 2])
 
     async def test_a_copy_that_exists_is_kept_as_it_is(self) -> None:
         copy = await self.prepared()
