@@ -6,6 +6,7 @@ into force by unpacking. Blocking; no symbolic link is followed on either side.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -23,6 +24,8 @@ GIT = b"git/"
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PIECE = 1 << 20
+# What there may be in the place of a file that is unpacked, or of a folder above it.
+_IN_ITS_WAY = {errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
 
 
 @attrs.frozen
@@ -75,8 +78,8 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def unpack(archive: Path, target: Path) -> list[str]:
-    """Unpack the files of the work copy into the folder `target`, over what is there; names left out.
+def unpack(archive: Path, target: Path, below: bytes = WORK) -> list[str]:
+    """Unpack what lies below `below` into the folder `target`, over what is there; names left out.
 
     Raises:
         OSError: the disk is full, or the like.
@@ -88,9 +91,9 @@ def unpack(archive: Path, target: Path) -> list[str]:
     ):
         for entry in tar:
             name = os.fsencode(entry.name)
-            if not name.startswith(WORK):
+            if not name.startswith(below):
                 continue
-            name = name.removeprefix(WORK)
+            name = name.removeprefix(below)
             if not safe_to_unpack(name) or not _put(tar, entry, top, name):
                 left.append(shown_name(name))
     return left
@@ -181,5 +184,7 @@ def _put(tar: tarfile.TarFile, entry: tarfile.TarInfo, top: int, name: bytes) ->
                     file.write(piece)
                 os.fchmod(file.fileno(), entry.mode | stat.S_IRUSR)
             return True
-    except (NotADirectoryError, IsADirectoryError, PermissionError):
+    except OSError as error:
+        if error.errno not in _IN_ITS_WAY:
+            raise
         return False

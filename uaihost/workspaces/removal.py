@@ -10,6 +10,7 @@ import secrets
 import stat
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -39,7 +40,8 @@ class Trash:
         own = Path(tempfile.mkdtemp(dir=self._place))
         path.rename(own / "top")
         _empty(own)
-        own.rmdir()
+        with suppress(FileNotFoundError):
+            own.rmdir()
 
 
 def _empty(trash: Path) -> None:
@@ -52,10 +54,12 @@ def _empty(trash: Path) -> None:
     try:
         while names := os.listdir(top):  # noqa: PTH208 (a descriptor)
             for name in names:
-                if _is_folder(name, top):
-                    _empty_one(name, top)
-                else:
-                    os.unlink(name, dir_fd=top)
+                # Another process of this host may be emptying the same place.
+                with suppress(FileNotFoundError):
+                    if _is_folder(name, top):
+                        _empty_one(name, top)
+                    else:
+                        os.unlink(name, dir_fd=top)
     finally:
         os.close(top)
 

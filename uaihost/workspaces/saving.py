@@ -112,14 +112,14 @@ class Saving:
                 own = places.inner(_text(one.path or one.git_dir + b"/none"), _text(one.git_dir))
                 snapshots.append(await self._snapshots.take_all(own, _inner_record(record, one)))
                 inner.append(one)
-            await self._vault.adopt(record.key)
-            async with self._vault.lock(record.key):
-                try:
+            try:
+                await self._vault.adopt(record.key)
+                async with self._vault.lock(record.key):
                     return await self._keep(task_id, places, found, snapshots, inner)
-                except GitFailed as failed:
-                    error = failed.last_line
-                except OSError as failed:
-                    error = failed.strerror or str(failed)
+            except GitFailed as failed:
+                error = failed.last_line
+            except OSError as failed:
+                error = failed.strerror or str(failed)
             raise HostError(
                 ErrorCode.UNAVAILABLE,
                 f"the work in {places.copy.name!r} cannot be saved: {error}; nothing was deleted, it is in "

@@ -5,12 +5,14 @@ what lies in its folder of work copies without being one. Both go to saved/<task
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection
 from pathlib import Path
 
 from uaihost.errors import ErrorCode, HostError
 from uaihost.workspaces import archive
 from uaihost.workspaces.leftovers import Survey, shown_name, survey
+from uaihost.workspaces.repository_files import damaged
 from uaihost.workspaces.saving import Saved, write_json
 
 # Where the agents' programs keep their conversations, below the home folder.
@@ -103,8 +105,11 @@ def _unknown(task: Path, known: Collection[str]) -> list[archive.Item]:
             items.append(archive.Item(path, path))
             continue
         found = survey(entry)
+        # Where nothing is known of a folder its repositories are files like any others.
+        git_dirs = [b".git", *(one.git_dir for one in found.inner)]
         names = [*found.files, *(name + b"/" for name in found.empty)]
-        total += sum(found.files.values())
+        names += dict.fromkeys(damaged(entry, git_dirs))
+        total += sum((entry / os.fsdecode(name)).lstat().st_size for name in names)
         if total > UNKNOWN_LIMIT or not found.complete:
             raise HostError(
                 ErrorCode.TOO_LARGE,

@@ -19,13 +19,14 @@ from uaihost.workspaces.diff import Diffs
 from uaihost.workspaces.mirrors import Mirrors
 from uaihost.workspaces.places import Folders, Places, task_folder
 from uaihost.workspaces.removal import Trash
+from uaihost.workspaces.restore import Kept, Restoring, kept
 from uaihost.workspaces.safe_git import Git
 from uaihost.workspaces.saving import Saved, Saving
 from uaihost.workspaces.snapshot import Snapshots
 from uaihost.workspaces.urls import parse
 from uaihost.workspaces.vault import Vault
 
-__all__ = ["Identity", "Saved", "WorkCopy", "Workspaces"]
+__all__ = ["Identity", "Kept", "Saved", "WorkCopy", "Workspaces"]
 
 
 class Workspaces:
@@ -57,6 +58,7 @@ class Workspaces:
         self._copies = Copies(git, self._mirrors, self._trash, blocking, uid, gid, self._vault)
         self._snapshots = Snapshots(git, folders.mirrors, self._trash, blocking)
         self._saving = Saving(git, self._mirrors, self._vault, self._snapshots, blocking, folders.saved)
+        self._restoring = Restoring(git, blocking)
         self._diffs = Diffs(git, self._mirrors, self._snapshots)
 
     async def prepare(
@@ -102,6 +104,18 @@ class Workspaces:
                 f"deleted, it is in {task}",
             ) from error
         return saved if beside is None else [*saved, beside]
+
+    async def kept(self, task_id: str | None = None) -> list[Kept]:
+        """Saved work of one task or of all, the newest first."""
+        return await self._blocking.call(kept, self._saved, task_id)
+
+    async def restore(self, saved: Kept, target: Path, owner: tuple[int, int] | None = None) -> list[str]:
+        """Make the folder `target`, a clone as the work copy was; lines for people.
+
+        Raises:
+            HostError: `conflict`, it exists; `unavailable`. Nothing half-made stays.
+        """
+        return await self._restoring.restore(saved, target, owner)
 
     async def remove(self, task_id: str) -> None:
         """Delete the task's whole folder: work copies, attachments, run files. To be called after `save`."""
