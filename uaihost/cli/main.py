@@ -10,6 +10,7 @@ from uaihost import __version__
 from uaihost.cli.demo import demo
 from uaihost.cli.image import image
 from uaihost.cli.local import expose, status, unexpose
+from uaihost.cli.restore import restore
 from uaihost.cli.tasks import task, tasks
 from uaihost.cli.up import up
 from uaihost.errors import HostError
@@ -21,7 +22,7 @@ def cli() -> None:
     """A crew of coding agents on your own machine, reached through one outbound WebSocket."""
 
 
-for _verb in (up, demo, status, tasks, task, expose, unexpose, image):
+for _verb in (up, demo, status, tasks, task, expose, unexpose, image, restore):
     cli.add_command(_verb)
 
 
