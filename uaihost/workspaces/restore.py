@@ -6,11 +6,12 @@ interrupted rebase are not put back in force: they are an agent's, and stay in t
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -67,17 +68,21 @@ def kept(saved: Path, task_id: str | None = None) -> list[Kept]:
             continue
         try:
             there = json.loads(file.read_text(encoding="utf-8"))
-            found.append(_read(there, file.stat().st_mtime))
+            found.append(_read(there, file))
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return sorted(found, key=lambda one: (-one.at, one.task, one.name))
 
 
-def _read(there: dict[str, Any], at: float) -> Kept:
+def _read(there: dict[str, Any], file: Path) -> Kept:
+    # Where the data folder lies now, not where it lay then: it may come from a backup.
+    vault = file.parent.parent / Path(there.get("repository", "")).name
+    extra = file.with_suffix(".tar") if there.get("extra") else None
     return Kept(
         there["task"], there["name"], there["slug"], there.get("project", ""), there.get("branch", ""),
-        there.get("commit", ""), there.get("wip"), there.get("repository", ""), there.get("note"),
-        there.get("extra"), there.get("size", 0), at, tuple(there.get("parts", ())),
+        there.get("commit", ""), there.get("wip"), str(vault) if there.get("repository") else "",
+        there.get("note"), str(extra) if extra else None, extra.stat().st_size if extra else 0,
+        file.stat().st_mtime, tuple(there.get("parts", ())),
     )  # fmt: skip
 
 
@@ -162,7 +167,7 @@ class Restoring:
             wanted[f"{RESTORED}head"] = part["head"]["commit"]
         if not wanted:
             return
-        specs = "".join(f"+{oid}:{name}\n" for name, oid in wanted.items())
+        specs = "".join(f"+{oid}:{name}\n" for name, oid in _side_by_side(wanted))
         await self._git.run(
             "fetch", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--quiet",
             "--update-head-ok", "--stdin", "--", git_dir=git_dir, operands=[saved.repository],
@@ -178,16 +183,9 @@ class Restoring:
             await self._git.run(
                 "update-ref", "--no-deref", git_dir=git_dir, operands=["HEAD", head["commit"]]
             )
-        if part["wip"] is not None or head["commit"] is not None:
-            files = part["wip"][1] if part["wip"] is not None else head["commit"]
-            await self._git.run(
-                "read-tree", "-u", "--reset", git_dir=git_dir, work_tree=place, index=index, operands=[files],
-                timeout=_COPY,
-            )  # fmt: skip
+        await self._files(part, place, git_dir)
         staged = part["index"][1] if part["index"] is not None else head["commit"]
-        if staged is not None:
-            await self._git.run("read-tree", git_dir=git_dir, index=index, operands=[staged])
-        else:
+        if staged is None or not await self._read_tree(staged, git_dir=git_dir, index=index):
             await self._git.run("read-tree", "--empty", git_dir=git_dir, index=index)
         if part["unmerged"] is not None:
             await self._conflicts(part["unmerged"][1], git_dir, index)
@@ -197,6 +195,38 @@ class Restoring:
         )  # fmt: skip
         gone = [f"delete {RESTORED}{kind}\n" for kind in ("wip", "index", "unmerged", "head")]
         await self._git.run("update-ref", "--stdin", git_dir=git_dir, stdin="".join(gone).encode())
+
+    async def _files(self, part: dict[str, Any], place: Path, git_dir: Path) -> None:
+        """What was committed as git checks it out, since that is how it came; the rest as it lay there."""
+        index, attributes = git_dir / "index", git_dir / "info" / "attributes"
+        if (commit := part["head"]["commit"]) is not None:
+            # A commit may hold names that no folder can have; what there is of it is then in `wip`.
+            await self._read_tree("-u", commit, git_dir=git_dir, index=index, work_tree=place)
+        if part["wip"] is not None:
+            attributes.parent.mkdir(exist_ok=True)
+            attributes.write_text("* -text !eol !working-tree-encoding !ident !filter\n", encoding="ascii")
+            whole = await self._read_tree(
+                "-u", part["wip"][1], git_dir=git_dir, index=index, work_tree=place
+            )  # fmt: skip
+            attributes.unlink()
+            if not whole:
+                raise OSError(errno.EINVAL, "the uncommitted files cannot be written")
+
+    async def _read_tree(
+        self, *words: str, git_dir: Path, index: Path, work_tree: Path | None = None
+    ) -> bool:
+        """Whether git can hold that tree."""
+        *options, tree = words
+        try:
+            await self._git.run(
+                "read-tree", "--reset", *options, git_dir=git_dir, index=index, work_tree=work_tree,
+                operands=[tree], timeout=_COPY,
+            )  # fmt: skip
+        except GitFailed as failed:
+            if failed.corrupt:
+                raise
+            return False
+        return True
 
     async def _conflicts(self, commit: str, git_dir: Path, index: Path) -> None:
         listed = await self._git.run("ls-tree", "-r", "-z", "--full-tree", git_dir=git_dir, operands=[commit])
@@ -243,9 +273,8 @@ def _told(part: dict[str, Any]) -> list[str]:
     if part["stashes"]:
         notes.append(f"{len(part['stashes'])} in `git stash list`")
     if part["past"]:
-        notes.append(
-            f"commits that only the log of HEAD led to: {RESTORED}past/1 to {len(part['past'])}, the newest first"
-        )
+        count = len(part["past"])
+        notes.append(f"commits that only the log of HEAD led to: {RESTORED}past/1 (the newest) to {count}")
     pending = sorted(name for name in part["pending"] if name != "ORIG_HEAD")
     if pending:
         notes.append(f"something was under way ({', '.join(pending)}): {RESTORED}pending/")
@@ -259,6 +288,16 @@ def _states(part: dict[str, Any], git_dir: Path) -> list[str]:
         if oids:
             (git_dir / name).write_text("".join(f"{oid}\n" for oid in oids), encoding="ascii")
     return []
+
+
+def _side_by_side(refs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The same, with another name for what would need a folder where a name is: an agent can write both."""
+    taken: set[str] = set()
+    for number, name in enumerate(sorted(refs, key=lambda name: name.count("/"))):
+        parts = name.split("/")
+        clashes = any("/".join(parts[:end]) in taken for end in range(1, len(parts)))
+        taken.add(name)
+        yield (f"{RESTORED}clash/{number}" if clashes else name), refs[name]
 
 
 def _make_folder(top: Path, path: bytes) -> bool:
@@ -298,12 +337,3 @@ def _finish(half: Path, target: Path, owner: tuple[int, int] | None) -> None:
     if os.path.lexists(target):
         raise FileExistsError(f"{target} was made meanwhile")
     half.rename(target)
-
-
-def newest(found: Sequence[Kept], slug: str | None) -> list[Kept]:
-    """Of each work copy the newest that was kept; of one slug where that is given."""
-    chosen: dict[str, Kept] = {}
-    for one in sorted(found, key=lambda one: one.at):
-        if one.slug and slug in (None, one.slug):
-            chosen[one.slug] = one
-    return [chosen[name] for name in sorted(chosen)]
