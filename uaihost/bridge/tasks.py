@@ -308,7 +308,7 @@ class Tasks:
         except HostError as error:
             await self._change(record.id, phase=before, message=error.message)
             raise
-        empty = {"message": None, "waiting": None, "previews": [], "has_editor": False}
+        empty: dict[str, Any] = {"message": None, "waiting": None, "previews": [], "has_editor": False}
         await self._change(record.id, phase="gone", status="stopped", **empty)
         return value
 
