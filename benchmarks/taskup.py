@@ -1,6 +1,6 @@
 """How long a task takes to come up when image and cache are there, beside what it cannot do without.
 
-    python -m benchmarks.taskup [--files N] [--commits N] [--rounds N] [--only WORD] [--out FILE]
+    python -m benchmarks.taskup [--files N] [--commits N] [--rounds N] [--only WORD] [--within DIR]
 
 Two measures, each of two lanes that take turns, A B A B, in one run; what counts is the ratio of the medians.
 The first round warms the page cache and does not count.
@@ -111,9 +111,13 @@ class Tasks:
         self._made: list[str] = []
         self._tasks: list[str] = []
         self._daemons = Daemons(folder, address, [repository.parent])
-        self._bridge = self._daemons.start_bridge()
-        self._daemons.start_host()
-        self._daemons.wait_connected(self._bridge)
+        try:
+            self._bridge = self._daemons.start_bridge()
+            self._daemons.start_host()
+            self._daemons.wait_connected(self._bridge)
+        except BaseException:
+            self._daemons.stop()
+            raise
 
     def lanes(self) -> dict[str, Callable[[int], float]]:
         return {"docker run + git clone": self._alone, "uaihost": self._up}
@@ -177,9 +181,9 @@ def image() -> tuple[str, str]:
     return engine_address(settings()), str(json.loads(done.stdout)["reference"])
 
 
-def measure(files: int, commits: int, rounds: int, only: str | None) -> dict[str, Any]:
+def measure(files: int, commits: int, rounds: int, only: str | None, within: str) -> dict[str, Any]:
     """All samples: `{measure: {lane: [seconds]}}`, and what they are of."""
-    folder = Path(tempfile.mkdtemp(prefix="uai-", dir="/tmp")).resolve()
+    folder = Path(tempfile.mkdtemp(prefix="uai-", dir=within)).resolve()
     samples: Samples = {}
     try:
         repository = folder / "code" / "app.git"
@@ -235,10 +239,13 @@ def main() -> int:
     parser.add_argument("--commits", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", help="a word of the measure to take: copy, task")
+    parser.add_argument(
+        "--within", default="/tmp", help="the folder to work in; /dev/shm leaves out the disk"
+    )
     parser.add_argument("--out", type=Path, help="write all samples there as JSON")
     given = parser.parse_args()
     ended: list[Any] = []
-    begun = deferToThread(measure, given.files, given.commits, given.rounds, given.only)
+    begun = deferToThread(measure, given.files, given.commits, given.rounds, given.only, given.within)
     begun.addBoth(ended.append).addBoth(lambda _: reactor.stop())
     reactor.run()
     if isinstance(ended[0], Failure):

@@ -59,7 +59,8 @@ class Checkouts:
     async def make(
         self, top: Path, git_dir: Path, contents: Contents, mirror: Path, say: Say, saved: Path | None = None
     ) -> list[Item]:
-        """Check `contents` out in the folder `top` of the container's user; gives what the commit holds.
+        """Check `contents` out in the folder `top` of the container's user; gives what the commit holds,
+        or nothing when it has neither submodules nor attributes.
 
         git_dir: where its repository is to be; it does not exist. mirror: where the objects are.
         saved: a repository that has the commit, when the mirror lacks it; only that commit is taken.
@@ -75,23 +76,19 @@ class Checkouts:
                 git_dir=git_dir, operands=[str(saved), contents.commit], protocols=["file"], extra=borrowing,
             )  # fmt: skip
         await self._blocking.call(self.owner.give_all, git_dir)
-        listed: list[Item] = []
-
-        async def items() -> None:
-            found = await self._git.run(
-                "ls-tree", "-r", "-z", "--full-tree", "--end-of-options",
-                git_dir=git_dir, operands=[contents.commit], extra=borrowing,
-            )  # fmt: skip
-            listed.extend(_parsed(found.out))
-
         await together(
             [
                 self._write_files(top, git_dir, borrowing, say),
                 self._blocking.call(copy_objects, mirror, git_dir, self.owner),
-                items(),
             ]
         )
-        return listed
+        if not await self._blocking.call(_names_any, git_dir / "index", (b".gitmodules", b".gitattributes")):
+            return []
+        listed = await self._git.run(
+            "ls-tree", "-r", "-z", "--full-tree", "--end-of-options", git_dir=git_dir,
+            operands=[contents.commit],
+        )  # fmt: skip
+        return _parsed(listed.out)
 
     async def _write_files(self, top: Path, git_dir: Path, borrowing: dict[str, str], say: Say) -> None:
         """Fill the index and the folder `top`."""
@@ -160,6 +157,13 @@ async def together(works: Sequence[Awaitable[Any]]) -> None:
 
 async def _awaited(work: Awaitable[Any]) -> object:
     return await work
+
+
+def _names_any(index: Path, names: Sequence[bytes]) -> bool:
+    """Whether one of the files in the index could have one of these names: paths are there as they are, each
+    with a NUL behind it (gitformat-index(5), version 2)."""
+    content = index.read_bytes()
+    return any(name + b"\0" in content for name in names)
 
 
 def _parsed(listed: bytes) -> list[Item]:
