@@ -21,12 +21,13 @@ import attrs
 
 from uaihost.blocking import Blocking
 from uaihost.errors import ErrorCode, HostError
+from uaihost.workspaces.git_view import Refs, take_git, unreadable
 from uaihost.workspaces.indexes import changed_bytes, entries, existing, index_trees
 from uaihost.workspaces.locks import Locks
 from uaihost.workspaces.places import Places, Record
 from uaihost.workspaces.removal import Trash
 from uaihost.workspaces.safe_git import Git, GitFailed
-from uaihost.workspaces.untrusted import Refs, is_plain, stage_files, take_git, unreadable
+from uaihost.workspaces.untrusted import is_plain, stage_files
 
 # Where fetched work lies in the repository: heads/<branch>, stash/<number>, detached; where all is taken also
 # tags/<name>, past/<number>, pending/<name>, index, unmerged.

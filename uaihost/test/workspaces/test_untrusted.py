@@ -1,4 +1,4 @@
-"""Reading a folder that an agent owns, without git."""
+"""Reading files of a folder that an agent owns."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from twisted.trial.unittest import TestCase
 
 from uaihost.errors import ErrorCode, HostError
 from uaihost.test.support import short_folder
-from uaihost.workspaces import untrusted
-from uaihost.workspaces.untrusted import Refs, stage_files, take_git
+from uaihost.workspaces.untrusted import stage_files
 
 A, B, C = "a" * 40, "b" * 40, "c" * 40
 
@@ -27,122 +26,6 @@ class UntrustedCase(TestCase):
             (self.git / name).mkdir(parents=True)
         (self.git / "HEAD").write_text("ref: refs/heads/main\n")
         (self.git / "refs/heads/main").write_text(f"{A}\n")
-
-    def take(self) -> Refs:
-        view = self.root / "view"
-        (view / "objects").mkdir(parents=True, exist_ok=True)
-        return take_git(self.copy, view)
-
-    def linked(self) -> list[str]:
-        top = self.root / "view" / "objects"
-        return sorted(str(found.relative_to(top)) for found in top.rglob("*") if not found.is_dir())
-
-    def refused(self) -> str:
-        error = self.assertRaises(HostError, self.take)
-        self.assertEqual(error.code, ErrorCode.CONFLICT)
-        return str(error)
-
-
-class RefTests(UntrustedCase):
-    def test_loose_refs_win_over_packed_ones(self) -> None:
-        (self.git / "packed-refs").write_text(
-            f"# pack-refs with: peeled\n{B} refs/heads/main\n{C} refs/heads/x/y\n{C} refs/tags/t\n^{A}\n"
-        )
-        found = self.take()
-        self.assertEqual((found.branch, found.head), ("main", A))
-        self.assertEqual(found.heads, {"main": A, "x/y": C})
-
-    def test_a_detached_head_and_an_unborn_branch(self) -> None:
-        (self.git / "HEAD").write_text(f"{B}\n")
-        found = self.take()
-        self.assertEqual((found.branch, found.detached, found.head), (None, B, B))
-        (self.git / "HEAD").write_text("ref: refs/heads/new\n")
-        found = self.take()
-        self.assertEqual((found.branch, found.head), ("new", None))
-
-    def test_every_stash_is_found(self) -> None:
-        (self.git / "refs/stash").write_text(f"{C}\n")
-        (self.git / "logs/refs/stash").write_text(
-            f"{'0' * 40} {B} A <a> 1 +0\tx\n{B} {C} A <a> 2 +0\ty\njunk\n"
-        )
-        self.assertEqual(self.take().stashes, (C, B))
-
-    def test_names_and_values_that_are_none_are_passed_over(self) -> None:
-        (self.git / "refs/heads/a.lock").write_text(f"{A}\n")
-        (self.git / "refs/heads/symbolic").write_text("ref: refs/heads/main\n")
-        (self.git / "refs/heads/huge").write_text(A + " " * 5000)
-        (self.git / "packed-refs").write_text(
-            f"{A} refs/heads/../../x\n{A} refs/heads/-x\nnonsense\n{A} refs/heads/\n"
-        )
-        self.assertEqual(self.take().heads, {"main": A})
-
-    def test_links_and_pipes_are_not_read(self) -> None:
-        (self.secret / "oid").write_text(f"{B}\n")
-        (self.git / "refs/heads/link").symlink_to(self.secret / "oid")
-        (self.git / "refs/heads/folder").symlink_to(self.secret)
-        os.mkfifo(self.git / "refs/heads/pipe")
-        (self.git / "HEAD").unlink()
-        (self.git / "HEAD").symlink_to(self.secret / "oid")
-        found = self.take()
-        self.assertEqual((found.heads, found.detached), ({"main": A}, None))
-
-    def test_too_many_branches_are_refused(self) -> None:
-        self.patch(untrusted, "MAX_REFS", 2)
-        (self.git / "packed-refs").write_text("".join(f"{A} refs/heads/{name}\n" for name in "abc"))
-        self.assertIn("more than 2 branches", self.refused())
-
-
-class ObjectTests(UntrustedCase):
-    def test_objects_are_linked_and_nothing_else(self) -> None:
-        loose, pack = "ab/" + "c" * 38, f"pack/pack-{A}.pack"
-        for name in (
-            loose,
-            pack,
-            f"pack/pack-{A}.idx",
-            "pack/multi-pack-index",
-            "pack/tmp_pack_x",
-            "ab/junk",
-            "zz/" + "c" * 38,
-        ):
-            (self.git / "objects" / name).parent.mkdir(exist_ok=True)
-            (self.git / "objects" / name).write_text("x")
-        (self.git / "index").write_text("x")
-        self.take()
-        self.assertTrue((self.root / "view/index").samefile(self.git / "index"))
-        self.assertEqual(self.linked(), [loose, f"pack/pack-{A}.idx", pack])
-        self.assertTrue((self.root / "view/objects" / pack).samefile(self.git / "objects" / pack))
-
-    def test_links_among_the_objects_are_left_out(self) -> None:
-        (self.git / "objects/ab").mkdir()
-        (self.git / "objects/ab" / ("c" * 38)).symlink_to(self.secret / "file")
-        os.mkfifo(self.git / "objects/ab" / ("d" * 38))
-        (self.secret / ("e" * 38)).write_text("secret")
-        (self.git / "objects/cd").symlink_to(self.secret)
-        self.take()
-        self.assertEqual(self.linked(), [])
-
-    def test_too_many_objects_are_refused(self) -> None:
-        self.patch(untrusted, "MAX_OBJECTS", 1)
-        (self.git / "objects/ab").mkdir()
-        for letter in "cd":
-            (self.git / "objects/ab" / (letter * 38)).write_text("x")
-        self.assertIn("more than 1 object files", self.refused())
-
-    def test_what_borrows_is_refused(self) -> None:
-        (self.git / "objects/info/alternates").write_text(f"{self.secret}\n")
-        self.assertIn("objects/info/alternates", self.refused())
-        (self.git / "objects/info/alternates").unlink()
-        (self.git / "commondir").symlink_to("/nowhere")
-        self.assertIn("commondir", self.refused())
-
-    def test_a_git_that_is_no_plain_folder_is_refused(self) -> None:
-        self.git.rename(self.root / "moved")
-        self.assertIn("missing", self.refused())
-        self.git.symlink_to(self.root / "moved")
-        self.assertIn("not a plain folder", self.refused())
-        self.git.unlink()
-        self.git.write_text(f"gitdir: {self.root}/moved\n")
-        self.assertIn("not a plain folder", self.refused())
 
 
 class StageTests(UntrustedCase):
