@@ -109,7 +109,8 @@ class Wait:
         """Why it failed at its deadline."""
         reason = self.expired or self.reason
         return HostError(
-            ErrorCode.TIMEOUT,
+            # What is away is not slow: callers tell the two apart by the code.
+            ErrorCode.UNAVAILABLE if reason is Reason.ENGINE else ErrorCode.TIMEOUT,
             f"gave up after {LIMITS[reason] or 0:.0f} s of {reason} ({self.text}); {ADVICE[reason]}",
         )
 

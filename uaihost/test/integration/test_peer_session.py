@@ -212,13 +212,25 @@ class Commands(PeerTestCase):
         self.assertEqual(len(results), len(cases))
 
     async def test_no_engine(self) -> None:
-        """Without a container engine a task cannot start; the answer says so and the host goes on."""
+        """Without a container engine a task waits and says so; it can be given up, and the host goes on."""
         await self.host()
         texts = ("id", "ownerUserId", "hostId", "name", "slug", "branch", "status")
         task: dict[str, object] = {**dict.fromkeys(texts, "t"), "agents": []}
-        result = await self.peer.command("up", "taskUp", {"task": task, "projects": []})
-        self.assertEqual((result["ok"], result["code"]), (False, "unavailable"))
-        self.assertIn("engine", result["message"])
+        up = {"task": task, "projects": []}
+        await self.peer.call(
+            "frame", frame={"kind": "command", "commandId": "up", "command": "taskUp", "args": [up]}
+        )
+        while True:
+            event = (await self.peer.frame("event"))["event"]
+            if event["type"] == "task.status" and event.get("waiting"):
+                break
+        self.assertEqual(event["waiting"]["reason"], "engine-unreachable")
+        self.assertGreater(event["waiting"]["deadline"], event["at"])
+        down = await self.peer.command("down", "taskDown", {"taskId": "t", **up})
+        self.assertEqual((await self.peer.result("up"))["code"], "cancelled")
+        # What it would have to remove cannot be looked at.
+        self.assertEqual((down["ok"], down["code"]), (False, "unavailable"))
+        self.assertIn("engine", down["message"])
         self.assertEqual((await self.peer.command("again", "taskStatus", "nobody"))["code"], "not_found")
 
     async def test_ill_typed_command_is_answered(self) -> None:
