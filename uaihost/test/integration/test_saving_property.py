@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Coroutine, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 
 from hypothesis import example
 from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
 
 from uaihost.blocking import Inline
 from uaihost.children import Finished
@@ -83,20 +85,22 @@ class PropertyTests(WorkspacesCase):
         (kept,) = self.done(self.workspaces.kept(task))
         target = self.root / "restored" / task
         notes = self.done(self.workspaces.restore(kept, target))
-        self.compare(before, picture(target), target, f"{taken} {notes}")
+        same(self, before, picture(target), target, f"{taken} {notes}")
         shutil.rmtree(target)
 
-    def compare(self, before: Picture, after: Picture, top: Path, why: str) -> None:
-        self.assertEqual(as_git_sees(after, before), as_git_sees(before, before), why)
-        self.assertEqual(after.head, before.head, why)
-        self.assertEqual({**after.refs, **before.refs}, after.refs, why)
-        self.assertEqual(after.stashes, before.stashes, why)
-        self.assertEqual(after.staged, before.staged, why)
-        self.assertEqual(before.commits - reachable(top), set(), why)
-        self.assertEqual(git(top, "fsck", "--no-dangling", "--no-progress"), "", why)
-        self.assertEqual(after.inner.keys(), before.inner.keys(), why)
-        for name, inner in before.inner.items():
-            self.compare(inner, after.inner[name], top / name.decode(), f"{name!r} {why}")
+
+def same(case: TestCase, before: Picture, after: Picture, top: Path, why: str) -> None:
+    """Hold that all of `before` is in `after`, which was made in the folder `top`."""
+    case.assertEqual(as_git_sees(after, before), as_git_sees(before, before), why)
+    case.assertEqual(after.head, before.head, why)
+    case.assertEqual({**after.refs, **before.refs}, after.refs, why)
+    case.assertEqual(after.stashes, before.stashes, why)
+    case.assertEqual(after.staged, before.staged, why)
+    case.assertEqual(before.commits - reachable(top), set(), why)
+    case.assertEqual(git(top, "fsck", "--no-dangling", "--no-progress"), "", why)
+    case.assertEqual(after.inner.keys(), before.inner.keys(), why)
+    for name, inner in before.inner.items():
+        same(case, inner, after.inner[name], top / os.fsdecode(name), f"{name!r} {why}")
 
 
 def as_git_sees(one: Picture, before: Picture) -> dict[bytes, tuple[str, bytes]]:
