@@ -37,6 +37,10 @@ class Lanes:
                 self._locks.pop(key, None)
             lock.release()
 
+    def busy(self, key: Hashable) -> bool:
+        """Whether somebody has the turn under `key`. If not, and nothing is awaited, the next `turn` begins."""
+        return key in self._locks
+
     def __len__(self) -> int:
         """How many keys are in use."""
         return len(self._locks)

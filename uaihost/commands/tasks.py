@@ -6,10 +6,8 @@ command that was cut off anywhere is completed by running it again.
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Collection, Sequence
-from pathlib import PurePath
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any
 
 import attrs
@@ -19,6 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from uaihost.blocking import Blocking
+from uaihost.commands import kept
 from uaihost.commands.exposed import Exposed
 from uaihost.commands.lanes import to_the_end
 from uaihost.commands.lifecycle import Input, Status
@@ -34,9 +33,7 @@ from uaihost.commands.surroundings import Surroundings
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Container, Journal, Json, Say, Store
 from uaihost.paths import checked_task
-from uaihost.state import saved as saved_rows
 from uaihost.state import tasks as rows
-from uaihost.state.saved import SavedRecord
 from uaihost.state.tasks import Exposure, TaskRecord
 from uaihost.wire.codec import encode_value
 from uaihost.wire.events import PortsChanged
@@ -300,13 +297,40 @@ class Tasks:
             return {"status": Status.STOPPED, "saved": msgspec.json.decode(record.saved)}
         record = await self.records.move(record, Input.DOWN)
         self.around.ports.drop_task(task_id)
+        record = await self._take_down(record, [project.slug for project in wanted.projects], self._remove)
+        await self._gone(record)
+        return {"status": Status.STOPPED, "saved": msgspec.json.decode(record.saved or b"[]")}
+
+    async def put_away(self, record: TaskRecord, why: str) -> None:
+        """As taskDown, of a task that does not run and to free disk; what was attached stays.
+
+        Raises:
+            HostError: as of taskDown.
+        """
+        record = await self.records.move(record, Input.DOWN)
+        await self._gone(await self._take_down(record, [], self._clear), why)
+
+    async def keep(self, record: TaskRecord) -> None:
+        """Store what a task without a container holds, which stays as it is.
+
+        Raises:
+            HostError: something could not be kept; then nothing may be removed.
+        """
+        found = await self.around.workspaces.save(record.id, await self._places.slugs(record.id))
+        await self._store.run(lambda db: kept.put(db, record.id, found, self.records.now()))
+
+    async def _take_down(
+        self, record: TaskRecord, slugs: Sequence[str], remove: Callable[[str], Coroutine[Any, Any, None]]
+    ) -> TaskRecord:
+        """The record of a `stopping` task with what was saved; `remove` was called after that."""
+        task_id = record.id
         progress = await self._progress(task_id)
         try:
             await progress.step("channel", Reason.AGENTS, lambda say: self.around.channels.teardown(task_id))
             if record.saved is None:
-                record = await self._save(record, [project.slug for project in wanted.projects], progress)
+                record = await self._save(record, slugs, progress)
             self.let_go(task_id)
-            await progress.step("remove", Reason.REMOVING, lambda say: self._remove(task_id))
+            await progress.step("remove", Reason.REMOVING, lambda say: remove(task_id))
         except _NotSaved as error:
             why = f"{error.message}; nothing was removed: put that right and send taskDown again"
             await self.records.move(record, Input.NOT_SAVED, message=why)
@@ -315,8 +339,7 @@ class Tasks:
             sentence = error.message if isinstance(error, HostError) else "a defect of the host; see its log"
             await self.records.move(record, Input.BROKE, message=f"{sentence}; send taskDown again")
             raise
-        await self._gone(record)
-        return {"status": Status.STOPPED, "saved": msgspec.json.decode(record.saved or b"[]")}
+        return record
 
     async def _save(self, record: TaskRecord, named: Sequence[str], progress: Progress) -> TaskRecord:
         """The record with what was saved, which is also stored: from then on the work copies may go."""
@@ -333,15 +356,14 @@ class Tasks:
             raise _NotSaved(error.code, error.message) from error
         await progress.step("container", Reason.REMOVING, lambda say: to_the_end(engine.remove(record.id)))
         try:
-            kept = await progress.step("save", Reason.SAVING, once_more)
+            found = await progress.step("save", Reason.SAVING, once_more)
         except HostError as error:
             raise _NotSaved(error.code, error.message) from error
-        done = attrs.evolve(record, saved=encode_value([one.value() for one in kept if one.slug]))
+        done = attrs.evolve(record, saved=encode_value([one.value() for one in found if one.slug]))
 
         def store(db: sqlite3.Connection) -> None:
             rows.put(db, done)
-            for one in kept:
-                saved_rows.put(db, _row(record.id, one, self.records.now()))
+            kept.put(db, record.id, found, self.records.now())
 
         await self._store.run(store)
         return done
@@ -350,10 +372,15 @@ class Tasks:
         await to_the_end(self.around.engine.remove(task_id))
         await self.around.workspaces.remove(task_id)
 
-    async def _gone(self, record: TaskRecord) -> None:
+    async def _clear(self, task_id: str) -> None:
+        await to_the_end(self.around.engine.remove(task_id))
+        await self._places.clear(task_id)
+
+    async def _gone(self, record: TaskRecord, why: str | None = None) -> None:
         await self.records.move(
             record,
             Input.GONE,
+            message=why,
             events=(PortsChanged(record.id, self.records.now(), []),),
             write=lambda db: rows.put_ports(db, record.id, []),
             # The input may hold secrets of the person's environment, and is not needed any more.
@@ -384,16 +411,6 @@ class Tasks:
 
     async def _progress(self, task_id: str) -> Progress:
         return await Progress.begin(self._store, self._journal, self._clock, self.records.waits, task_id)
-
-
-def _row(task_id: str, one: Saved, at: int) -> SavedRecord:
-    key = PurePath(one.repository).name.removesuffix(".git")
-    # Names of files may be no Unicode, which only this writes.
-    parts = json.dumps(one.parts).encode("ascii")
-    return SavedRecord(
-        task_id, one.name or one.slug, one.slug, one.project, key, one.branch, one.commit, one.wip,
-        one.extra, one.note, parts, one.size, at,
-    )  # fmt: skip
 
 
 class _NotSaved(HostError):
