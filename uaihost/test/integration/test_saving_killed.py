@@ -20,7 +20,7 @@ from uaihost.test.integration.work_states import Picture, Step, picture, take
 # A bit of everything, so that each stage of saving has something to do.
 STEPS: list[Step] = [
     ("submodule",), ("inside",), ("nested",), ("write", b"a.txt", b"stashed\n"), ("stash",), ("tag",),
-    ("write", b"a.txt", b"lost\n"), ("commit",), ("reset",), ("diverge", "other"), ("merge", "other"),
+    ("write", b"a.txt", b"lost\n"), ("commit",), ("reset",), ("merge", "other"),
     ("write", b"d/new", bytes(2_000_000)), ("stage", b"d/new"), ("write", b"d/new", b"x" * 70_000),
     ("write", b".env", b"KEY=1\n"), ("write", b"new\nline", b"untracked\n"), ("folder", b"left"),
 ]  # fmt: skip

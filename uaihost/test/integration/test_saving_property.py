@@ -67,8 +67,8 @@ class PropertyTests(WorkspacesCase):
 
     @settings(max_examples=EXAMPLES)
     @given(steps())
-    @example([("diverge", "other"), ("merge", "other"), ("write", b"a.txt", b"half\n")])
-    @example([("diverge", "other"), ("rebase", "other"), ("write", b"new\nline", b"one\n")])
+    @example([("merge", "other"), ("write", b"a.txt", b"half\n")])
+    @example([("rebase", "other"), ("write", b"new\nline", b"one\n")])
     @example([("submodule",), ("inside",), ("inside stash",), ("commit",), ("write", b"sub/own.txt", b"x")])
     @example([("nested",), ("inside",), ("stage", b"d"), ("write", b".env", b"KEY=1\n"), ("reset",)])
     @example([("ends",), ("stage all",), ("commit",), ("write", b"a.txt", b"mixed\r\nends\n")])

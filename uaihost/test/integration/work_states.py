@@ -69,7 +69,7 @@ def steps() -> strategies.SearchStrategy[list[Step]]:
         strategies.tuples(strategies.sampled_from(("delete", "mode", "folder", "stage", "unstage")), names),
         strategies.tuples(strategies.just("rename"), names, names),
         strategies.tuples(
-            strategies.sampled_from(("switch", "branch", "diverge", "merge", "rebase")), branches
+            strategies.sampled_from(("switch", "branch", "merge", "rebase")), branches
         ),
         strategies.tuples(
             strategies.sampled_from(
@@ -78,7 +78,7 @@ def steps() -> strategies.SearchStrategy[list[Step]]:
             )
         ),
     )  # fmt: skip
-    return strategies.lists(one, min_size=1, max_size=14)
+    return strategies.lists(one, min_size=5, max_size=16)
 
 
 def take(copy: Path, taken: list[Step], library: Path) -> None:
@@ -86,9 +86,10 @@ def take(copy: Path, taken: list[Step], library: Path) -> None:
     for step, *values in taken:
         # A name may be a folder by now, or lie below a file.
         with suppress(OSError):
-            _STEPS[step](copy, *(library if value is None else value for value in values))
-        if step == "submodule":
-            git(copy, "submodule", "add", "--quiet", str(library), "sub")
+            if step == "submodule":
+                git(copy, "submodule", "add", "--quiet", str(library), "sub")
+            else:
+                _STEPS[step](copy, *values)
 
 
 def _path(copy: Path, name: bytes) -> Path:
@@ -124,7 +125,7 @@ def _mode(copy: Path, name: bytes) -> None:
 
 
 def _commit(copy: Path) -> None:
-    git(copy, "commit", "-q", "--allow-empty", "-a", "-m", f"commit {os.urandom(0)!r}")
+    git(copy, "commit", "-q", "--allow-empty", "-a", "-m", "work")
 
 
 def _diverge(copy: Path, branch: str) -> None:
@@ -138,6 +139,12 @@ def _diverge(copy: Path, branch: str) -> None:
         git(copy, "checkout", "-q", here)
         _write(copy, b"a.txt", b"ours\n")
         git(copy, "commit", "-q", "-am", "ours")
+
+
+def _bring(copy: Path, branch: str, *words: str) -> None:
+    """Begin what ends in a conflict."""
+    _diverge(copy, branch)
+    git(copy, *words, branch)
 
 
 def _nested(copy: Path) -> None:
@@ -192,14 +199,12 @@ _STEPS: dict[str, Callable[..., object]] = {
     "stash": lambda copy: git(copy, "stash", "-q"),
     "stash all": lambda copy: git(copy, "stash", "-q", "-u"),
     "reset": lambda copy: git(copy, "reset", "-q", "--hard", "HEAD~1"),
-    "diverge": _diverge,
-    "merge": lambda copy, name: git(copy, "merge", "-q", "--no-edit", name),
-    "rebase": lambda copy, name: git(copy, "rebase", "-q", name),
-    "cherry": lambda copy: git(copy, "cherry-pick", "other"),
+    "merge": lambda copy, name: _bring(copy, name, "merge", "-q", "--no-edit"),
+    "rebase": lambda copy, name: _bring(copy, name, "rebase", "-q"),
+    "cherry": lambda copy: _bring(copy, "other", "cherry-pick"),
     "bisect": lambda copy: git(copy, "bisect", "start", "HEAD", "HEAD~1"),
     "tag": lambda copy: git(copy, "tag", "-a", "-m", "note", f"v{len(git(copy, 'tag').splitlines())}"),
     "nested": _nested,
-    "submodule": lambda copy: None,
     "inside": _inside,
     "inside stash": _inside_stash,
     "pack": lambda copy: git(copy, "repack", "-q", "-d"),
