@@ -85,6 +85,7 @@ class Host(StagedService):
             "tunnels": rooms.tunnels.open_tunnels,
             "tasks": [self._used(row) for row in await rooms.tasks.overview()] + exposed,
             "egress": {"mode": rooms.egress.mode, "allowed": traffic.allowed, "blocked": traffic.blocked},
+            "disk": rooms.gc.disk(),
             "reactorLag": self._lag.worst,
         }
 
@@ -104,7 +105,7 @@ class Host(StagedService):
 
     async def clean(self, dry_run: bool) -> dict[str, Any]:
         """Free disk in the published order."""
-        raise HostError(ErrorCode.UNAVAILABLE, "nothing can be cleaned up yet")
+        return await self._rooms.gc.run(dry_run)
 
     def _used(self, row: dict[str, Any]) -> dict[str, Any]:
         usage = self._rooms.resources.last(row["id"])
@@ -141,6 +142,8 @@ class Host(StagedService):
             rooms.adoption,
             rooms.events,
             rooms.resources,
+            rooms.disk_limits,
+            rooms.gc,
         ):
             self.undo.append(part.stop)
         self.undo.append(rooms.watch.stop_all)
@@ -157,6 +160,8 @@ class Host(StagedService):
         rooms.adoption.start()
         rooms.events.start()
         rooms.resources.start()
+        rooms.disk_limits.start()
+        rooms.gc.start()
         self.undo.append(self._hang_up)
         self._link.startService()
         self._listen()

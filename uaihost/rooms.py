@@ -19,12 +19,16 @@ from uaihost.channel.channel import Channels
 from uaihost.commands.adoption import Adoption
 from uaihost.commands.approvals import Approvals
 from uaihost.commands.channel import ChannelCommands
+from uaihost.commands.disk import Disk
+from uaihost.commands.disk_limits import DiskLimits
 from uaihost.commands.dispatch import Dispatch
 from uaihost.commands.exposed import Exposed
 from uaihost.commands.files import FileCommands
+from uaihost.commands.gc import Gc
 from uaihost.commands.lanes import Lanes
 from uaihost.commands.registry import registry
 from uaihost.commands.resources import Resources
+from uaihost.commands.stock import Stock
 from uaihost.commands.tasks import Surroundings, Tasks
 from uaihost.commands.waking import Waking
 from uaihost.config import Settings
@@ -154,6 +158,25 @@ class Rooms:
         )
         self.events = EngineEvents(reactor, docker_host, ground.host_id, self)
         self.resources = Resources(reactor, journal, self.engine, self.running)
+        # One thread of its own: a walk over everything takes minutes, and nobody waits for it.
+        walks = ground.threads("disk", 1)
+        self.disk = Disk(reactor, walks, folders)
+        self.disk_limits = DiskLimits(
+            reactor, self.disk, self.running, self.channels.note, settings.task_disk
+        )
+        stock = Stock(
+            reactor,
+            walks,
+            folders,
+            self.disk,
+            self.tasks,
+            lanes,
+            self.engine,
+            self.images,
+            self.tools,
+            workspaces,
+        )
+        self.gc = Gc(reactor, database, self.disk, stock, settings.disk_budget)
         secure = settings.cloud_url.startswith("wss:")
         self.tunnels = TunnelTable(reactor, self.ports, scheme="https" if secure else "http")
 

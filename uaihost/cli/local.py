@@ -81,13 +81,13 @@ def unexpose(task_id: str) -> None:
     click.echo(f"{task_id}: not exposed any more")
 
 
-def ask(control: Path, method: str, path: str, body: Any = None) -> Any:
-    """The daemon's answer, or None when no daemon runs.
+def ask(control: Path, method: str, path: str, body: Any = None, patience: float = 30.0) -> Any:
+    """The daemon's answer, or None when no daemon runs. patience: seconds without a word of it.
 
     Raises:
         HostError: the daemon refused, with its own sentence.
     """
-    connection = _UnixConnection(control)
+    connection = _UnixConnection(control, patience)
     try:
         connection.request(method, path, body=None if body is None else json.dumps(body))
         answer = json.loads(connection.getresponse().read())
@@ -132,11 +132,11 @@ def _port(text: str) -> tuple[str, int]:
 class _UnixConnection(HTTPConnection):
     """HTTP over a Unix socket."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=30)
+    def __init__(self, path: Path, patience: float) -> None:
+        super().__init__("localhost", timeout=patience)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(30)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))

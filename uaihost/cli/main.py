@@ -8,6 +8,7 @@ import click
 
 from uaihost import __version__
 from uaihost.cli.demo import demo
+from uaihost.cli.gc import gc
 from uaihost.cli.image import image
 from uaihost.cli.local import expose, status, unexpose
 from uaihost.cli.restore import restore
@@ -22,7 +23,7 @@ def cli() -> None:
     """A crew of coding agents on your own machine, reached through one outbound WebSocket."""
 
 
-for _verb in (up, demo, status, tasks, task, expose, unexpose, image, restore):
+for _verb in (up, demo, status, tasks, task, expose, unexpose, image, restore, gc):
     cli.add_command(_verb)
 
 

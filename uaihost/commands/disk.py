@@ -1,4 +1,4 @@
-"""How much disk everything of this host takes, by class and by task. It only looks, and knows no task's state.
+"""How much disk everything of this host takes, by class and by task. It only looks.
 
 Like `du`: the blocks that files take, links not followed, other file systems left out. What agents filled is
 hostile: folders are opened relative to their parents without following links, files may vanish meanwhile, and

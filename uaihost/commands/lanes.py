@@ -38,7 +38,7 @@ class Lanes:
             lock.release()
 
     def busy(self, key: Hashable) -> bool:
-        """Whether somebody has the turn under `key`. If not, and nothing is awaited, the next `turn` begins."""
+        """Whether somebody has the turn under `key`. If not, a `turn` that is asked for at once begins so."""
         return key in self._locks
 
     def __len__(self) -> int:

@@ -180,3 +180,13 @@ def task_folder(tasks: Path, task_id: str) -> Path:
             f"the task id {task_id[:80]!r} must be 1 to 64 of A-Z, a-z, 0-9, '_' and '-'",
         )
     return tasks / task_id
+
+
+def mirrors_used(tasks: Path) -> set[str]:
+    """The keys of the mirrors that the work copies of all tasks, and their submodules, were made from."""
+    keys: set[str] = set()
+    for path in tasks.glob("*/git/*/copy.json"):
+        record = Record.load(path)
+        if record is not None:
+            keys |= {record.key, *(one.key for one in record.submodules)}
+    return keys

@@ -13,11 +13,11 @@ from typing import Any
 from uaihost.blocking import Blocking
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Say
-from uaihost.workspaces import task_files
+from uaihost.workspaces import task_files, upkeep
 from uaihost.workspaces.copies import Copies, Identity, WorkCopy
 from uaihost.workspaces.diff import Diffs
 from uaihost.workspaces.mirrors import Mirrors
-from uaihost.workspaces.places import Folders, Places, task_folder
+from uaihost.workspaces.places import Folders, Places, mirrors_used, task_folder
 from uaihost.workspaces.removal import Trash
 from uaihost.workspaces.restore import Kept, Restoring, kept
 from uaihost.workspaces.safe_git import Git
@@ -49,6 +49,7 @@ class Workspaces:
     ) -> None:
         self._tasks = folders.tasks
         self._saved = folders.saved
+        self._mirror_folder = folders.mirrors
         self._trash = Trash(folders.tasks / ".trash")
         self._blocking = blocking
         self._allowed_roots = allowed_roots
@@ -141,3 +142,23 @@ class Workspaces:
         async with self._mirrors.lock(repository.key):
             mirror = await self._mirrors.fetch(repository, on_progress)
         return {"path": str(mirror.path), "defaultBranch": mirror.default_branch, "head": mirror.head}
+
+    async def idle_mirrors(self) -> dict[str, float]:
+        """The keys of mirrors from which no work copy was made and no saved work borrows, with the time of
+        their last fetch in seconds since the epoch.
+        """
+
+        def idle() -> dict[str, float]:
+            used = mirrors_used(self._tasks)
+            found = upkeep.last_used(self._mirror_folder)
+            return {
+                key: at
+                for key, at in found.items()
+                if key not in used and not upkeep.is_lent(self._mirrors.path(key), self._saved)
+            }
+
+        return await self._blocking.call(idle)
+
+    async def remove_mirror(self, key: str) -> bool:
+        """Delete a mirror that nothing uses and no saved work borrows from; whether it is gone."""
+        return await self._mirrors.remove(key)
