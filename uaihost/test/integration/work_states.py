@@ -44,6 +44,13 @@ _ENVIRONMENT = {
 }
 
 
+_PLAIN = (
+    "commit", "commit", "amend", "detach", "stash", "stash", "stash all", "reset", "reset", "stage all",
+    "unborn", "tag", "cherry", "nested", "nested", "submodule", "submodule", "inside", "inside stash",
+    "pack", "ends", "bisect",
+)  # fmt: skip
+
+
 def git(folder: Path, *words: str | bytes) -> bytes:
     """What git prints; nothing where it refuses."""
     done = subprocess.run(
@@ -63,22 +70,18 @@ def git(folder: Path, *words: str | bytes) -> bytes:
 def steps() -> strategies.SearchStrategy[list[Step]]:
     """Lists of steps for `take`."""
     names, branches = strategies.sampled_from(NAMES), strategies.sampled_from(BRANCHES)
-    one = strategies.one_of(
+    kinds = ("delete", "mode", "folder", "stage", "unstage")
+    files = strategies.one_of(
         strategies.tuples(strategies.just("write"), names, strategies.sampled_from(CONTENTS)),
-        strategies.tuples(strategies.just("link"), names, names),
-        strategies.tuples(strategies.sampled_from(("delete", "mode", "folder", "stage", "unstage")), names),
-        strategies.tuples(strategies.just("rename"), names, names),
-        strategies.tuples(
-            strategies.sampled_from(("switch", "branch", "merge", "rebase")), branches
-        ),
-        strategies.tuples(
-            strategies.sampled_from(
-                ("commit", "commit", "amend", "detach", "stash", "stash all", "reset", "stage all", "unborn",
-                 "tag", "cherry", "nested", "submodule", "inside", "inside stash", "pack", "ends", "bisect")
-            )
-        ),
-    )  # fmt: skip
-    return strategies.lists(one, min_size=5, max_size=16)
+        strategies.tuples(strategies.sampled_from(("link", "rename")), names, names),
+        strategies.tuples(strategies.sampled_from(kinds), names),
+    )
+    plain = strategies.tuples(strategies.sampled_from(_PLAIN))
+    others = strategies.tuples(strategies.sampled_from(("switch", "branch", "merge", "rebase")), branches)
+    mixed = strategies.lists(strategies.one_of(files, plain, others), min_size=3, max_size=9)
+    return strategies.tuples(
+        strategies.lists(plain, max_size=4), mixed, strategies.lists(plain, max_size=3)
+    ).map(lambda lists: [step for steps in lists for step in steps])
 
 
 def take(copy: Path, taken: list[Step], library: Path) -> None:
