@@ -17,7 +17,7 @@ from pathlib import Path
 import attrs
 
 from uaihost.workspaces.leftovers import safe_to_unpack, shown_name
-from uaihost.workspaces.untrusted import descended, folder
+from uaihost.workspaces.untrusted import descended, folder, open_up
 
 WORK = b"work/"
 GIT = b"git/"
@@ -127,6 +127,7 @@ def _add(tar: tarfile.TarFile, source: int, item: Item) -> None:
                 entry.type = tarfile.DIRTYPE
                 tar.addfile(entry)
                 return
+            open_up(os.fsdecode(parts[-1]), parent, found.st_mode)
             descriptor = os.open(parts[-1], _FILE, dir_fd=parent)
     except FileNotFoundError:
         raise

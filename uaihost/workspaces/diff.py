@@ -40,6 +40,7 @@ class Diffs:
         Raises:
             HostError: `not_found`, no such work copy; `conflict`, it cannot be read.
         """
+        self._snapshots.check(places)
         async with self._snapshots.lock(places):
             snapshot = await self._snapshots.take(places, largest=UNREAD)
             try:

@@ -31,6 +31,8 @@ MAX_STASHES = 100
 MAX_OBJECTS = 500_000
 MAX_PAST = 200
 _MAX_DEPTH = 20
+# Kinds of refs that are looked for by themselves, or are somebody else's.
+_OWN_KINDS = {"heads", "tags", "remotes", "stash"}
 
 # Where git remembers commits while something is under way (gitrepository-layout(5), git-rebase(1)).
 PENDING = (
@@ -58,8 +60,9 @@ class Refs:
 
     branch: the branch that is checked out, which may have no commit yet; None when HEAD is detached.
     detached: the commit of a detached HEAD. heads: branch to commit. stashes: commits, newest first.
-    tags: name to object. past: what HEAD was on, newest first; pending: what an interrupted merge, rebase or
-    the like remembers, by the name of its file. These three only where all is taken.
+    tags: name to object; others: refs of further kinds, without `refs/`, and what worktrees have checked out.
+    past: what HEAD was on, newest first; pending: what an interrupted merge, rebase or
+    the like remembers, by the name of its file. All of these only where all is taken.
     """
 
     branch: str | None
@@ -69,6 +72,7 @@ class Refs:
     tags: dict[str, str] = attrs.field(factory=dict)
     past: tuple[str, ...] = ()
     pending: dict[str, str] = attrs.field(factory=dict)
+    others: dict[str, str] = attrs.field(factory=dict)
 
     @property
     def head(self) -> str | None:
@@ -98,7 +102,13 @@ def take_git(copy: Path, view: Path, git_dir: str = ".git", *, whole: bool = Fal
                     raise unreadable(f"it borrows from another repository ({'/'.join((*parts, name))})")
             refs = _refs(git)
             if whole:
-                refs = attrs.evolve(refs, tags=_tags(git), past=_past(git), pending=_pending(git))
+                refs = attrs.evolve(
+                    refs,
+                    tags=_below(git, "tags"),
+                    past=_past(git),
+                    pending=_pending(git),
+                    others=_others(git),
+                )
             _link_objects(git, view / "objects")
             with passing_over(), folder(view) as own:
                 link("index", git, own)
@@ -127,11 +137,10 @@ def _refs(git: int) -> Refs:
     with passing_over(), folder("refs", git) as refs:
         stash = _oid(read_file("stash", refs, _REF_FILE))
         _loose("heads", refs, "", heads, 0)
-    for line in (read_file("packed-refs", git, _PACKED_REFS) or b"").decode("utf-8", "replace").split("\n"):
-        oid, _, name = line.partition(" ")
-        if _OID.match(oid) and name == "refs/stash":
+    for oid, name in _packed(git):
+        if name == "refs/stash":
             stash = stash or oid
-        elif _OID.match(oid) and name.startswith("refs/heads/"):
+        elif name.startswith("refs/heads/"):
             _put(heads, name.removeprefix("refs/heads/"), oid)
     text = (read_file("HEAD", git, _REF_FILE) or b"").decode("utf-8", "replace").strip()
     branch = text.removeprefix("ref: refs/heads/") if text.startswith("ref: refs/heads/") else None
@@ -140,15 +149,37 @@ def _refs(git: int) -> Refs:
     return Refs(branch, text if _OID.match(text) else None, heads, _stashes(git, stash))
 
 
-def _tags(git: int) -> dict[str, str]:
-    tags: dict[str, str] = {}
+def _below(git: int, kind: str) -> dict[str, str]:
+    """The refs of one kind."""
+    found: dict[str, str] = {}
     with passing_over(), folder("refs", git) as refs:
-        _loose("tags", refs, "", tags, 0)
-    for line in (read_file("packed-refs", git, _PACKED_REFS) or b"").decode("utf-8", "replace").split("\n"):
-        oid, _, name = line.partition(" ")
-        if _OID.match(oid) and name.startswith("refs/tags/"):
-            _put(tags, name.removeprefix("refs/tags/"), oid)
-    return tags
+        _loose(kind, refs, "", found, 0)
+    for oid, name in _packed(git):
+        if name.startswith(f"refs/{kind}/"):
+            _put(found, name.removeprefix(f"refs/{kind}/"), oid)
+    return found
+
+
+def _packed(git: int) -> list[tuple[str, str]]:
+    text = (read_file("packed-refs", git, _PACKED_REFS) or b"").decode("utf-8", "replace")
+    found = (line.partition(" ") for line in text.split("\n"))
+    return [(oid, name) for oid, _, name in found if _OID.match(oid)]
+
+
+def _others(git: int) -> dict[str, str]:
+    kinds = {name.split("/")[1] for _, name in _packed(git) if name.count("/") > 1}
+    with passing_over(), folder("refs", git) as refs:
+        kinds.update(os.listdir(refs))
+    found: dict[str, str] = {}
+    for kind in sorted(kinds - _OWN_KINDS):
+        for name, oid in _below(git, kind).items():
+            _put(found, f"{kind}/{name}", oid)
+    with passing_over(), folder("worktrees", git) as worktrees:
+        for name in os.listdir(worktrees):
+            with passing_over(), folder(name, worktrees) as worktree:
+                if head := _oid(read_file("HEAD", worktree, _REF_FILE)):
+                    _put(found, f"worktrees/{name}", head)
+    return found
 
 
 def _past(git: int) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import attrs
 
-from uaihost.workspaces.untrusted import descended, folder, is_plain, read_file
+from uaihost.workspaces.untrusted import descended, folder, is_plain, open_up, read_file
 
 # Entries of one work copy that are looked at; of a larger one the rest is told as left out.
 MOST_ENTRIES = 1_000_000
@@ -48,14 +48,15 @@ class Inner:
 class Survey:
     """Everything below a folder but what is in `.git`.
 
-    files: name to size, symbolic links included; empty: folders; odd: sockets, pipes and devices.
-    complete: whether all was looked at.
+    files: name to size, symbolic links included; empty: folders; odd: sockets, pipes and devices; closed:
+    folders that may not be read. complete: whether all was looked at.
     """
 
     files: dict[bytes, int] = attrs.field(factory=dict)
     empty: list[bytes] = attrs.field(factory=list)
     odd: list[bytes] = attrs.field(factory=list)
     inner: list[Inner] = attrs.field(factory=list)
+    closed: list[bytes] = attrs.field(factory=list)
     complete: bool = True
 
 
@@ -119,10 +120,7 @@ def shown_name(name: bytes) -> str:
 
 
 def _walk(parent: int, prefix: bytes, found: Survey, depth: int) -> None:
-    try:
-        names = os.listdir(parent)
-    except OSError:
-        return
+    names = os.listdir(parent)
     if not names and prefix:
         found.empty.append(prefix[:-1])
     for text in names:
@@ -141,8 +139,11 @@ def _walk(parent: int, prefix: bytes, found: Survey, depth: int) -> None:
             return
         if stat.S_ISDIR(what.st_mode):
             try:
+                open_up(text, parent, what.st_mode)
                 with folder(text, parent) as inner:
                     _walk(inner, path + b"/", found, depth + 1)
+            except PermissionError:
+                found.closed.append(path)
             except OSError:
                 continue
         elif stat.S_ISREG(what.st_mode) or stat.S_ISLNK(what.st_mode):

@@ -158,6 +158,7 @@ class Restoring:
         wanted = {f"refs/heads/{name}": pair[1] for name, pair in part["heads"].items()}
         wanted |= {f"refs/tags/{name}": pair[1] for name, pair in part["tags"].items()}
         wanted |= {f"{RESTORED}pending/{name}": pair[1] for name, pair in part["pending"].items()}
+        wanted |= {f"{RESTORED}others/{name}": pair[1] for name, pair in part.get("others", {}).items()}
         for kind in ("wip", "index", "unmerged", "detached"):
             if part[kind] is not None:
                 wanted[f"{RESTORED}{kind}"] = part[kind][1]

@@ -1,10 +1,10 @@
 """Keeping what a task made, in the vault, so that its work copies can go. Nothing kept is ever overwritten.
 
-The names of the vault (workspaces.vault), and below refs/uai/<task>/<slug>/ whatever else a work copy holds:
-heads/<branch>, other branches; detached, the commit of a detached HEAD; stash, stash-2 ..., the newest first;
-index and unmerged, what was staged; tags/<tag>; past/<number>, commits that only HEAD's log leads to;
-pending/<file>, what an interrupted merge or rebase remembers; sub/<path>/, the same for each repository
-inside the work copy, with its wip.
+The names of the vault (workspaces.vault), and below refs/uai/<task>/<slug>/ whatever else a work copy has:
+heads/<branch>, other branches; others/<name>, what has a name of another kind; detached, the commit of a
+detached HEAD; stash, stash-2 ..., the newest first; index and unmerged, what was staged; tags/<tag>;
+past/<number>, commits that only HEAD's log leads to; pending/<file>, what an interrupted merge or rebase
+remembers; sub/<path>/, the same for each repository inside the work copy, with its wip.
 
 What git cannot hold lies beside: saved/<task>/<slug>.tar, and saved/<task>/<slug>.json, which says all.
 """
@@ -12,7 +12,6 @@ What git cannot hold lies beside: saved/<task>/<slug>.tar, and saved/<task>/<slu
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -20,17 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from twisted.logger import Logger
 
 from uaihost.blocking import Blocking
 from uaihost.errors import ErrorCode, HostError
-from uaihost.workspaces import archive
-from uaihost.workspaces.leftovers import Inner, Survey, choose, shown_name, survey
+from uaihost.workspaces.beside import Beside, Found
+from uaihost.workspaces.leftovers import Inner, shown_name, survey
 from uaihost.workspaces.mirrors import Mirrors
 from uaihost.workspaces.places import Places, Record
-from uaihost.workspaces.repository_files import damaged, remembered
 from uaihost.workspaces.safe_git import Git, GitFailed
-from uaihost.workspaces.snapshot import Snapshot, Snapshots
+from uaihost.workspaces.snapshot import Snapshot, Snapshots, object_form
 from uaihost.workspaces.vault import Vault, remote_tags
+
+log = Logger()
 
 # Commits that are made here, in the task's own repository, by what they hold.
 _MADE = "refs/made/"
@@ -90,7 +91,7 @@ class Saving:
         self._vault = vault
         self._snapshots = snapshots
         self._blocking = blocking
-        self._saved = saved
+        self._beside = Beside(git, blocking, saved)
 
     async def save(self, task_id: str, places: Places) -> Saved | None:
         """Keep everything of one work copy; None when it does not exist (any more).
@@ -105,56 +106,58 @@ class Saving:
             if record is None or not places.copy.is_dir():
                 return None
             found = await self._blocking.call(survey, places.copy)
-            snapshots = [await self._snapshots.take_all(places, record)]
-            inner = []
+            if found.closed:
+                raise HostError(
+                    ErrorCode.CONFLICT,
+                    f"the host may not read {shown_name(found.closed[0])!r} in {places.copy}, nor "
+                    f"{len(found.closed) - 1} others; give it the right to, then send the command again",
+                )
+            outer = await self._snapshots.take_all(places, record)
+            snapshots: list[tuple[Inner | None, Snapshot]] = [(None, outer)]
+            torn: list[Inner] = []
             for one in found.inner:
-                # What is inside is a stranger to the record, and may name its objects in another way.
                 own = places.inner(_text(one.path or one.git_dir + b"/none"), _text(one.git_dir))
-                snapshots.append(await self._snapshots.take_all(own, _inner_record(record, one)))
-                inner.append(one)
+                try:
+                    snapshot = await self._snapshots.take_all(own, _inner_record(record, one))
+                except (HostError, GitFailed, OSError) as error:
+                    # What an agent made of it must not keep the rest from being saved: it is kept as files.
+                    log.warn("{path} is kept as files: {error}", path=one.path, error=str(error))
+                    torn.append(one)
+                    continue
+                snapshots.append((one, snapshot))
             try:
                 await self._vault.adopt(record.key)
                 async with self._vault.lock(record.key):
-                    return await self._keep(task_id, places, found, snapshots, inner)
+                    return await self._keep(task_id, places, Found(found, snapshots, torn))
             except GitFailed as failed:
-                error = failed.last_line
+                why = failed.last_line
             except OSError as failed:
-                error = failed.strerror or str(failed)
+                why = failed.strerror or str(failed)
             raise HostError(
                 ErrorCode.UNAVAILABLE,
-                f"the work in {places.copy.name!r} cannot be saved: {error}; nothing was deleted, it is in "
+                f"the work in {places.copy.name!r} cannot be saved: {why}; nothing was deleted, it is in "
                 f"{places.copy}",
             )
 
-    async def _keep(
-        self,
-        task_id: str,
-        places: Places,
-        found: Survey,
-        snapshots: Sequence[Snapshot],
-        inner: Sequence[Inner],
-    ) -> Saved:
-        outer = snapshots[0]
+    async def _keep(self, task_id: str, places: Places, found: Found) -> Saved:
+        outer = found.snapshots[0][1]
         record, slug = outer.record, places.copy.name
         wanted = _Wanted()
         known = await self._remote(record.key)
         parts = []
-        for snapshot, one in zip(snapshots, [None, *inner], strict=True):
-            below = "" if one is None else f"sub/{_encoded(one.path or one.git_dir)}/"
-            parts.append(
-                await self._part(task_id, f"refs/uai/{task_id}/{slug}/{below}", snapshot, one, wanted, known)
-            )
+        for one, snapshot in found.snapshots:
+            inner = "" if one is None else f"sub/{_encoded(one.path or one.git_dir)}/"
+            below = f"refs/uai/{task_id}/{slug}/{inner}"
+            parts.append(await self._part(task_id, below, snapshot, one, wanted, known))
         names = await self._vault.keep(
             record.key,
-            "sha256" if len(record.base) == 64 else "sha1",
-            [(snapshot.repo, snapshot.record.key) for snapshot in snapshots],
+            object_form(record),
+            [(snapshot.repo, snapshot.record.key) for _, snapshot in found.snapshots],
             wanted.asked,
         )
         parts = [_named(part, names, wanted.asked) for part in parts]
-        name = await self._blocking.call(self._name, task_id, slug, places)
-        extra, notes = await self._beside(task_id, name, places, found, snapshots, inner)
-        notes = [snapshot.fault for snapshot in snapshots if snapshot.fault] + notes
-        notes += [f"commits that only its log leads to: {one.missed}" for one in snapshots if one.missed]
+        name = await self._beside.name(task_id, slug, places)
+        extra, notes = await self._beside.write(task_id, name, places, found)
         own = parts[0]
         saved = Saved(
             slug,
@@ -169,7 +172,7 @@ class Saving:
             tuple(parts),
             extra.stat().st_size if extra else 0,
         )
-        await self._blocking.call(self._describe, task_id, saved, record, places)
+        await self._beside.describe(task_id, places, {"key": record.key, **attrs.asdict(saved)})
         return saved
 
     # ---- commits -------------------------------------------------------------------------------------------
@@ -220,7 +223,10 @@ class Saving:
             for name, oid in refs.tags.items()
             if tags.get(name) != oid
         }
-        lost = await self._lost(snapshot, known)
+        part["others"] = {
+            name: wanted.add([f"{below}others/{name}"], oid) for name, oid in refs.others.items()
+        }
+        lost = await self._lost(snapshot)
         part["pending"] = {
             name: wanted.add([f"{below}pending/{name}"], oid) for name, oid in refs.pending.items()
         }
@@ -264,21 +270,17 @@ class Saving:
         its, *parents = found.split()
         return its == tree and (head is None or parents[:1] == [head])
 
-    async def _lost(self, snapshot: Snapshot, known: dict[str, str]) -> list[str]:
-        """Of what HEAD was on, newest first, what nothing else leads to; not what one of them leads to."""
+    async def _lost(self, snapshot: Snapshot) -> list[str]:
+        """Of what HEAD was on, newest first, what nothing else here leads to; not what one of them leads to.
+
+        What only the remote's branches lead to is among them: the remote may drop it any time.
+        """
         refs = snapshot.refs
         if not refs.past:
             return []
-        named = [*refs.heads.values(), *refs.stashes, *refs.tags.values(), *refs.pending.values()]
+        named = [*refs.heads.values(), *refs.stashes, *refs.tags.values()]
+        named += [*refs.others.values(), *refs.pending.values()]
         named += [oid for oid in (refs.detached, snapshot.head) if oid]
-        there = await self._git.run(
-            "cat-file", "--batch-check=%(objectname) %(objecttype)", git_dir=snapshot.repo,
-            stdin="".join(f"{oid}\n" for oid in dict.fromkeys(known.values())).encode(),
-        )  # fmt: skip
-        for line in there.out.decode("ascii", "replace").splitlines():
-            oid, _, kind = line.partition(" ")
-            if kind in ("commit", "tag"):
-                named.append(oid)
         asked = "".join([*(f"{oid}\n" for oid in refs.past), *(f"^{oid}\n" for oid in named)])
         listed = await self._git.run(
             "rev-list", "--parents", "--stdin", git_dir=snapshot.repo, stdin=asked.encode()
@@ -303,88 +305,6 @@ class Saving:
         lines = listed.out.decode("utf-8", "surrogateescape").splitlines()
         return {name: oid for oid, _, name in (line.partition(" ") for line in lines)}
 
-    # ---- beside --------------------------------------------------------------------------------------------
-
-    async def _beside(
-        self,
-        task_id: str,
-        name: str,
-        places: Places,
-        found: Survey,
-        snapshots: Sequence[Snapshot],
-        inner: Sequence[Inner],
-    ) -> tuple[Path | None, list[str]]:
-        """Write the tar file of what git does not keep; its path if there is anything, and notes."""
-        kept: set[bytes] = set()
-        raw: list[bytes] = []
-        git_dirs = [b".git", *(one.git_dir for one in inner)]
-        for snapshot, one, git_dir in zip(snapshots, [None, *inner], git_dirs, strict=True):
-            if snapshot.fault is not None:
-                raw.append(git_dir)
-            if one is None or one.path is not None:
-                above = b"" if one is None or one.path is None else one.path + b"/"
-                listed = await self._git.run(
-                    "ls-tree", "-r", "-z", "--name-only", "--full-tree", git_dir=snapshot.repo,
-                    operands=[snapshot.tree], limit=256 << 20,
-                )  # fmt: skip
-                converted = set(snapshot.converted)
-                names = (text for text in listed.out.split(b"\0") if text)
-                kept.update(above + text for text in names if text not in converted)
-        chosen = await self._blocking.call(choose, found, kept)
-        files = await self._blocking.call(remembered, places.copy, git_dirs, bool(chosen.files))
-        files += await self._blocking.call(damaged, places.copy, raw)
-        items = [archive.Item(archive.WORK + name, name) for name in chosen.files]
-        items += [archive.Item(archive.WORK + name + b"/", name + b"/") for name in chosen.folders]
-        items += [archive.Item(archive.GIT + name, name) for name in files]
-        notes = [f"left out: {', '.join(chosen.left)}"] if chosen.left else []
-        if not items:
-            return None, notes
-        target = self._saved / task_id / f"{name}.tar"
-        unread = await self._blocking.call(archive.write, target, places.copy, sorted(items, key=_by_name))
-        if unread:
-            shown = ", ".join(shown_name(path) for path in unread[:5])
-            notes.append(f"{len(unread)} files could not be read: {shown}")
-        return target, notes
-
-    def _name(self, task_id: str, slug: str, places: Places) -> str:
-        """Of its files in saved/<task>: those of another work copy that had the slug are not touched."""
-        made = places.record.stat().st_mtime_ns
-        for number in range(1, 1 << 20):
-            name = slug if number == 1 else f"{slug}-{number}"
-            try:
-                there = json.loads((self._saved / task_id / f"{name}.json").read_text(encoding="utf-8"))
-            except FileNotFoundError:
-                return name
-            except ValueError:
-                continue
-            if there.get("made") == made:
-                return name
-        raise AssertionError("a slug was used too often")
-
-    def _describe(self, task_id: str, saved: Saved, record: Record, places: Places) -> None:
-        description = {
-            "version": 1,
-            "task": task_id,
-            "key": record.key,
-            "made": places.record.stat().st_mtime_ns,
-            "identity": {"name": record.name, "email": record.email},
-            **attrs.asdict(saved),
-        }
-        write_json(self._saved / task_id / f"{saved.name}.json", description)
-
-
-def write_json(target: Path, value: Any) -> None:
-    """Put JSON into a file, whole and on the disk or not at all."""
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    beside = target.with_name(f"{target.name}.new")
-    with beside.open("w", encoding="ascii") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.rename(target)
-    archive.flush(target.parent)
-    archive.flush(target.parent.parent)
-
 
 def _named(
     part: dict[str, Any], names: Sequence[str], asked: Sequence[tuple[list[str], str]]
@@ -398,7 +318,7 @@ def _named(
     for field in ("branch", "wip", "index", "unmerged", "detached"):
         if field in done:
             done[field] = pair(done[field])
-    for field in ("heads", "tags", "pending"):
+    for field in ("heads", "tags", "others", "pending"):
         done[field] = {name: pair(number) for name, number in done[field].items()}
     for field in ("stashes", "past"):
         done[field] = [pair(number) for number in done[field]]
@@ -417,10 +337,6 @@ def _encoded(path: bytes) -> str:
     """A path as one part of a ref's name."""
     text = _UNSAFE.sub(lambda found: f"%{ord(found.group()):02X}", path.decode("latin-1"))
     return text if len(text) <= 180 else f"{text[:150]}-{hashlib.sha256(path).hexdigest()[:16]}"
-
-
-def _by_name(item: archive.Item) -> bytes:
-    return item.name
 
 
 def _text(path: bytes) -> str:

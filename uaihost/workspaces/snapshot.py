@@ -2,8 +2,7 @@
 
 Commits come by a fetch from a view: a bare repository of ours whose objects are links to the copy's and
 whose refs we wrote. git there sees none of the agent's configuration, and what arrives is verified.
-The working tree is recorded with our own git directory and index: git lists what differs, the files named
-are linked into a stage that the agent cannot reach, and only from there are they read. Hooks, filters,
+The working tree is recorded apart from that (workspaces.working_tree). Hooks, filters,
 textconv, fsmonitor and whatever else a `.git/config` can define are never defined for these runs.
 
 The repository borrows the mirror's objects and goes away with the task.
@@ -11,9 +10,7 @@ The repository borrows the mirror's objects and goes away with the task.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
@@ -22,23 +19,19 @@ import attrs
 from uaihost.blocking import Blocking
 from uaihost.errors import ErrorCode, HostError
 from uaihost.workspaces.git_view import Refs, take_git, unreadable
-from uaihost.workspaces.indexes import changed_bytes, entries, existing, index_trees
+from uaihost.workspaces.indexes import existing, index_trees
 from uaihost.workspaces.locks import Locks
 from uaihost.workspaces.places import Places, Record
 from uaihost.workspaces.removal import Trash
 from uaihost.workspaces.safe_git import Git, GitFailed
-from uaihost.workspaces.untrusted import is_plain, stage_files
+from uaihost.workspaces.untrusted import is_plain
+from uaihost.workspaces.working_tree import Recorded, WorkingTrees
 
 # Where fetched work lies in the repository: heads/<branch>, stash/<number>, detached; where all is taken also
 # tags/<name>, past/<number>, pending/<name>, index, unmerged.
 TAKEN = "refs/copy/"
-# Repositories inside a work copy that are recorded as plain folders; more are left out.
-MAX_NESTED = 100
-
-# Seconds for reading all changed files: enough for some GiB.
+# Seconds for fetching all that is new: enough for some GiB.
 _READ = 1800.0
-# Seconds: a file that changed this shortly before it was looked at can change again within the same second.
-_RACY = 2.0
 # The last head that could be read.
 _KNOWN = "refs/known-head"
 _NO_REFS = Refs(None, None, {}, ())
@@ -56,7 +49,7 @@ class Snapshot:
     case `head` is the last one known.
     Only where all is taken: index, the tree of what is staged, and unmerged, a tree with the folders 1, 2
     and 3 of the sides of what is in conflict; converted: names of changed files that git would not write
-    back byte for byte; missed: why what nothing but logs lead to did not come along.
+    back byte for byte; missed: what did not come along, for people.
     """
 
     repo: Path
@@ -92,7 +85,16 @@ class Snapshots:
         self._mirrors = mirrors
         self._trash = trash
         self._blocking = blocking
+        self._trees = WorkingTrees(git, trash, blocking)
         self._locks: dict[Path, Locks] = {}
+
+    def check(self, places: Places) -> None:
+        """
+        Raises:
+            HostError: `not_found`, there is no such copy, and so nothing to lock.
+        """
+        if not places.copy.is_dir():
+            raise HostError(ErrorCode.NOT_FOUND, f"the task has no work copy named {places.copy.name!r}")
 
     def lock(self, places: Places) -> AbstractAsyncContextManager[None]:
         """Held while the snapshot is taken and used."""
@@ -112,9 +114,10 @@ class Snapshots:
         Raises:
             HostError: `not_found`, there is no such copy; `conflict`, it cannot be read, with the reason.
         """
+        self.check(places)
         record = Record.load(places.record)
-        if record is None or not places.copy.is_dir():
-            raise HostError(ErrorCode.NOT_FOUND, f"the task has no work copy named {places.copy.name!r}")
+        if record is None:
+            raise HostError(ErrorCode.NOT_FOUND, f"nothing is known of the work copy {places.copy.name!r}")
         return await self._again(places, record, largest, False)
 
     async def take_all(self, places: Places, record: Record) -> Snapshot:
@@ -153,15 +156,13 @@ class Snapshots:
             head = known or record.head or None
         elif head is not None:
             await self._git.run("update-ref", git_dir=places.repo, operands=[_KNOWN, head])
-        large: dict[bytes, bool] = {}
-        converted: tuple[bytes, ...] = ()
         if whole and not places.tree.is_dir():
-            tree = await self._committed(places, head)
+            files = Recorded(await self._committed(places, head))
         else:
-            tree, large, converted = await self._tree(places, head, found.names, largest, whole)
+            files = await self._trees.record(places, head, found.names, largest, whole)
         return Snapshot(
-            places.repo, record, found.refs, head, tree, large, found.fault,
-            found.index, found.unmerged, converted, found.missed,
+            places.repo, record, found.refs, head, files.tree, files.large, found.fault,
+            found.index, found.unmerged, files.converted, found.missed,
         )  # fmt: skip
 
     async def _set_up(self, places: Places, record: Record) -> None:
@@ -178,7 +179,7 @@ class Snapshots:
             return
         await self._blocking.call(self._trash.remove, places.repo)
         places.own.mkdir(mode=0o700, parents=True, exist_ok=True)
-        await self._init(places.repo, _form(record))
+        await self._init(places.repo, object_form(record))
         (places.repo / "info").mkdir(exist_ok=True)
         (places.repo / "objects" / "info").mkdir(exist_ok=True)
         alternates.write_text(lent, encoding="utf-8")
@@ -198,7 +199,9 @@ class Snapshots:
         for extras in (True, True, False) if whole else (False, False):
             try:
                 found = await self._fetch(places, record, extras)
-                return attrs.evolve(found, missed=fault) if whole and not extras else found
+                if whole and not extras:
+                    return attrs.evolve(found, missed=f"commits that only its log leads to: {fault}")
+                return found
             except GitFailed as failed:
                 error = unreadable(f"git says: {failed.last_line}")
             except HostError as refused:
@@ -215,7 +218,7 @@ class Snapshots:
 
     async def _fetch(self, places: Places, record: Record, extras: bool) -> _Commits:
         await self._blocking.call(self._trash.remove, places.view)
-        await self._init(places.view, _form(record))
+        await self._init(places.view, object_form(record))
         try:
             refs = await self._blocking.call(
                 partial(take_git, places.copy, places.view, places.git, whole=extras)
@@ -234,7 +237,8 @@ class Snapshots:
             indexed = await self._indexed(places.view)
         finally:
             await self._blocking.call(self._trash.remove, places.view)
-        return attrs.evolve(await self._arrived(places, refs), names=indexed)
+        arrived = await self._arrived(places, refs)
+        return attrs.evolve(arrived, names=indexed, missed=_lacking(refs, arrived.refs))
 
     async def _indexed(self, view: Path) -> list[bytes]:
         """The names in the copy's index: one that was added although it is ignored is listed nowhere else."""
@@ -251,13 +255,13 @@ class Snapshots:
             git_dir=places.repo, operands=[TAKEN],
         )  # fmt: skip
         places_of: dict[str, dict[str, str]] = {
-            name: {} for name in ("heads", "stash", "tags", "past", "pending")
+            name: {} for name in ("heads", "stash", "tags", "past", "pending", "others")
         }
         detached = index = unmerged = None
         for line in listed.out.decode("utf-8", "surrogateescape").splitlines():
             kind, oid, name = line.split(" ", 2)
             place, _, rest = name.removeprefix(TAKEN).partition("/")
-            if place == "tags" or (place in places_of and kind == "commit"):
+            if place in ("tags", "others") or (place in places_of and kind == "commit"):
                 places_of[place][rest] = oid
             elif place == "detached" and kind == "commit":
                 detached = oid
@@ -268,41 +272,9 @@ class Snapshots:
         found = Refs(
             refs.branch, detached, places_of["heads"], _numbered(places_of["stash"]),
             places_of["tags"], _numbered(places_of["past"]), places_of["pending"],
+            places_of["others"],
         )  # fmt: skip
         return _Commits(found, [], index, unmerged)
-
-    async def _tree(
-        self, places: Places, head: str | None, indexed: list[bytes], largest: int | None, whole: bool
-    ) -> tuple[str, dict[bytes, bool], tuple[bytes, ...]]:
-        """The working tree as a tree object, what is too large for it, what git keeps converted.
-
-        The index tells what is equal to HEAD without reading it.
-        """
-        index = places.repo / "index"
-        # A damaged index is made anew; a commit whose names no index can hold is no help, then all is read.
-        for start in (head, head, None):
-            try:
-                await self._read_head(places, index, start)
-                break
-            except GitFailed:
-                index.unlink(missing_ok=True)
-                if start is None:
-                    raise
-        listed = await self._git.run(
-            "diff-files", "--name-only", "-z", "--ignore-submodules=all", "--no-ext-diff", "--no-textconv",
-            git_dir=places.repo, work_tree=places.tree, index=index,
-        )  # fmt: skip
-        if listed.truncated:
-            raise _too_many()
-        tracked = {name for name in listed.out.split(b"\0") if name}
-        names = tracked.union(await self._untracked(places, index))
-        cached = await self._git.run("ls-files", "--cached", "-z", git_dir=places.repo, index=index)
-        names.update(set(indexed).difference(cached.out.split(b"\0")))
-        large, converted = await self._add(places, index, names, largest, whole)
-        with _keeping_time(index):
-            finished = await self._git.run("write-tree", git_dir=places.repo, index=index)
-        tree = finished.out.decode("ascii").strip()
-        return tree, {name: name in tracked for name in large}, tuple(converted)
 
     async def _committed(self, places: Places, head: str | None) -> str:
         if head is None:
@@ -310,112 +282,6 @@ class Snapshots:
         return await self._git.line(
             "rev-parse", "--verify", git_dir=places.repo, operands=[f"{head}^{{tree}}"]
         )
-
-    async def _read_head(self, places: Places, index: Path, head: str | None) -> None:
-        """Bring the index to `head` and mark what the copy holds of it unchanged."""
-        with _keeping_time(index):
-            if head is None:
-                await self._git.run("read-tree", "--empty", git_dir=places.repo, index=index)
-            else:
-                await self._git.run(
-                    "read-tree", "--reset", "-i", git_dir=places.repo, index=index, operands=[head]
-                )
-            now = index.stat().st_mtime
-        await self._git.run(
-            "update-index", "-q", "--refresh", "--ignore-submodules",
-            git_dir=places.repo, work_tree=places.tree, index=index, fine=(0, 1),
-        )  # fmt: skip
-        _set_time(index, now - _RACY)
-
-    async def _untracked(self, places: Places, index: Path) -> list[bytes]:
-        """Files that are neither tracked nor ignored; those of repositories inside the copy are among them.
-
-        git lists such a repository as one name with a slash; it is listed on its own, as the root of a
-        working tree, where git passes over its `.git` like over ours.
-        """
-        found: list[bytes] = []
-        nested = [b""]
-        none = places.repo / "no-index"
-        for prefix in nested:
-            listed = await self._git.run(
-                "ls-files", "--others", "--exclude-standard", "-z",
-                git_dir=places.repo, work_tree=_inside(places.tree, prefix), index=none if prefix else index,
-                fine=(0, 128) if prefix else (0,),
-            )  # fmt: skip
-            if listed.truncated:
-                raise _too_many()
-            for name in listed.out.split(b"\0"):
-                if name.endswith(b"/"):
-                    if name != b"/" and len(nested) <= MAX_NESTED:
-                        nested.append(prefix + name)
-                elif name:
-                    found.append(prefix + name)
-        return found
-
-    async def _add(
-        self, places: Places, index: Path, names: set[bytes], largest: int | None, whole: bool
-    ) -> tuple[list[bytes], list[bytes]]:
-        """Record `names` as they are now; one that is gone is removed.
-
-        Returns those that are too large, and with `whole` those that were converted.
-        """
-        if not names:
-            return [], []
-        above = os.fsencode(places.inside) + b"/" if places.inside else b""
-        places.stage.mkdir(mode=0o700)
-        attributes = places.repo / "info" / "attributes"
-        attributes.unlink(missing_ok=True)
-        converted: list[bytes] = []
-        try:
-            asked = [above + name for name in names]
-            found = await self._blocking.call(stage_files, places.copy, asked, places.stage, largest)
-            staged, large = ([name[len(above) :] for name in some] for some in (found.names, found.large))
-            gone = names.difference(staged, large)
-            try:
-                await self._update_index(places, index, gone, staged)
-            except GitFailed:
-                # An attribute can ask for an encoding that a file does not have; then bytes are bytes.
-                attributes.write_text("* -text !working-tree-encoding !ident !filter\n", encoding="ascii")
-                await self._update_index(places, index, gone, staged)
-            if whole:
-                kept = await self._git.run("ls-files", "--stage", "-z", git_dir=places.repo, index=index)
-                stage = _inside(places.stage, above.rstrip(b"/"))
-                converted = await self._blocking.call(changed_bytes, stage, staged, entries(kept.out))
-        finally:
-            await self._blocking.call(self._trash.remove, places.stage)
-        return large, converted
-
-    async def _update_index(self, places: Places, index: Path, gone: set[bytes], staged: list[bytes]) -> None:
-        """Removals first: a link can stand where a folder of removed files was."""
-        for option, chosen in (("--force-remove", gone), ("--add", staged)):
-            with _keeping_time(index):
-                await self._git.run(
-                    "update-index", option, "--replace", "-z", "--stdin",
-                    git_dir=places.repo, work_tree=places.stage / places.inside, index=index,
-                    stdin=b"".join(name + b"\0" for name in chosen), timeout=_READ,
-                )  # fmt: skip
-
-
-@contextmanager
-def _keeping_time(index: Path) -> Iterator[None]:
-    """The index keeps its time, whoever writes it.
-
-    git takes a file for unchanged when its times, in whole seconds, and its size are those in the index, but
-    reads it again when the index is not younger than the file. While it writes the index it marks the files
-    that this would miss, and for that it must see the work tree. Most of the writers here do not see it, so
-    the index may only be given the time of a moment up to which every file was looked at.
-    """
-    time = index.stat().st_mtime if index.exists() else 1.0
-    try:
-        yield
-    finally:
-        _set_time(index, time)
-
-
-def _set_time(index: Path, time: float) -> None:
-    # Never 0: git reads that as an index without a time, and then trusts it.
-    with suppress(FileNotFoundError):
-        os.utime(index, (max(time, 1.0), max(time, 1.0)))
 
 
 def _lines(refs: Refs) -> list[tuple[str, str]]:
@@ -429,6 +295,7 @@ def _lines(refs: Refs) -> list[tuple[str, str]]:
 
 def _extra_lines(refs: Refs) -> list[tuple[str, str]]:
     lines = [(oid, f"{TAKEN}tags/{name}") for name, oid in refs.tags.items()]
+    lines += [(oid, f"{TAKEN}others/{name}") for name, oid in refs.others.items()]
     lines += [(oid, f"{TAKEN}past/{number}") for number, oid in enumerate(refs.past)]
     return lines + [(oid, f"{TAKEN}pending/{name}") for name, oid in refs.pending.items()]
 
@@ -437,16 +304,19 @@ def _numbered(found: dict[str, str]) -> tuple[str, ...]:
     return tuple(found[number] for number in sorted(found, key=int))
 
 
-def _form(record: Record) -> str:
+def _lacking(wanted: Refs, arrived: Refs) -> str | None:
+    """What has a name in the copy and did not come along, as it leads to nothing."""
+    names = [name for name in wanted.heads if name not in arrived.heads]
+    if len(arrived.stashes) < len(wanted.stashes):
+        names.append("a stash")
+    if wanted.detached is not None and arrived.detached is None:
+        names.append("the detached HEAD")
+    if not names:
+        return None
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"commits that cannot be read: {shown}"
+
+
+def object_form(record: Record) -> str:
     """How the repository names its objects."""
     return "sha256" if len(record.base) == _SHA256 else "sha1"
-
-
-def _inside(copy: Path, prefix: bytes) -> Path:
-    return copy / prefix.decode("utf-8", "surrogateescape") if prefix else copy
-
-
-def _too_many() -> HostError:
-    return HostError(
-        ErrorCode.TOO_LARGE, "the work copy holds too many changed files; let the repository ignore some"
-    )

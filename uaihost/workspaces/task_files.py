@@ -4,16 +4,16 @@ what lies in its folder of work copies without being one. Both go to saved/<task
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection
 from pathlib import Path
 
 from uaihost.errors import ErrorCode, HostError
 from uaihost.workspaces import archive
+from uaihost.workspaces.beside import free_name, write_json
 from uaihost.workspaces.leftovers import Survey, shown_name, survey
 from uaihost.workspaces.repository_files import damaged
-from uaihost.workspaces.saving import Saved, write_json
+from uaihost.workspaces.saving import Saved
 
 # Where the agents' programs keep their conversations, below the home folder.
 SESSIONS = (b".claude/projects", b".codex/sessions")
@@ -38,7 +38,7 @@ def keep(task: Path, saved: Path, task_id: str, known: Collection[str]) -> Saved
     if not items:
         return None
     made = (task / "work").stat().st_ino if (task / "work").is_dir() else 0
-    name = _free_name(saved / task_id, made)
+    name = free_name(saved / task_id, _NAME, made)
     target = saved / task_id / f"{name}.tar"
     unread = archive.write(target, task, items)
     if unread:
@@ -110,28 +110,14 @@ def _unknown(task: Path, known: Collection[str]) -> list[archive.Item]:
         names = [*found.files, *(name + b"/" for name in found.empty)]
         names += dict.fromkeys(damaged(entry, git_dirs))
         total += sum((entry / os.fsdecode(name)).lstat().st_size for name in names)
-        if total > UNKNOWN_LIMIT or not found.complete:
+        if total > UNKNOWN_LIMIT or not found.complete or found.closed:
             raise HostError(
                 ErrorCode.TOO_LARGE,
-                f"{entry} is no work copy of this task and too large to be kept beside them; move it away "
+                f"{entry} is no work copy of this task and too large or closed; move it away "
                 "and take the task down again",
             )
         items += [archive.Item(path + b"/" + name, path + b"/" + name) for name in names]
     return items
-
-
-def _free_name(folder: Path, made: int) -> str:
-    for number in range(1, 1 << 20):
-        name = _NAME if number == 1 else f"{_NAME}-{number}"
-        try:
-            there = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return name
-        except ValueError:
-            continue
-        if there.get("made") == made:
-            return name
-    raise AssertionError("the task was kept too often")
 
 
 def _bytes(name: str) -> bytes:

@@ -51,6 +51,23 @@ def folder(path: Path | str, parent: int | None = None) -> Iterator[int]:
         os.close(descriptor)
 
 
+def open_up(name: str, parent: int, mode: int) -> None:
+    """Take back the owner's right to read a folder or file of this `mode`, which the agent took from itself.
+
+    Only where the owner is who runs this, who is not root: then the agent's user and the host's are the same.
+    By a descriptor that no link can redirect (open(2), O_PATH).
+    """
+    wanted = 0o500 if stat.S_ISDIR(mode) else 0o400
+    if mode & wanted == wanted or os.geteuid() == 0 or not hasattr(os, "O_PATH"):
+        return
+    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        if stat.S_IFMT(os.fstat(descriptor).st_mode) == stat.S_IFMT(mode):
+            Path(f"/proc/self/fd/{descriptor}").chmod(stat.S_IMODE(mode) | wanted)
+    finally:
+        os.close(descriptor)
+
+
 def read_file(name: str, parent: int, limit: int) -> bytes | None:
     """The content of a plain file of at most `limit` bytes; None when it is missing or anything else."""
     try:

@@ -145,6 +145,39 @@ class InnerTests(VaultCase):
         self.assertEqual(self.show("refs/uai/t1/app/sub/lib/wip:new"), "x")
         self.assertEqual(self.part(saved, "lib")["gitDir"], ".git/modules/lib")
 
+    async def test_one_of_another_form_is_kept_as_files(self) -> None:
+        copy = await self.prepared()
+        (copy / "lib").mkdir()
+        git(copy / "lib", "init", "-q", "--object-format=sha256")
+        commit(copy / "lib", "inner", in_txt="in")
+        saved = await self.save()
+        self.assertIn("cannot be read", str(saved.note))
+        found = self.beside(saved)
+        self.assertIn("git/lib/.git/refs/heads/master", found)
+        self.assertEqual(self.show(f"{saved.wip}:lib/in.txt"), "in")
+
+    async def test_one_too_deep_for_git_keeps_nothing_from_being_saved(self) -> None:
+        copy = await self.prepared()
+        self.inner(self.root / "inner")
+        place = os.open(copy, os.O_RDONLY)
+        try:
+            for _ in range(30):
+                os.mkdir("d" * 200, dir_fd=place)
+                deeper = os.open("d" * 200, os.O_RDONLY, dir_fd=place)
+                os.close(place)
+                place = deeper
+            os.rename(self.root / "inner", "inner", dst_dir_fd=place)
+            with os.fdopen(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=place), "w") as file:
+                file.write("deep down")
+        finally:
+            os.close(place)
+        saved = await self.save()
+        found = self.beside(saved)
+        self.assertIn(b"deep down", found.values())
+        self.assertEqual(len([name for name in found if name.endswith("/inner/.git/HEAD")]), 1)
+        self.assertIn("kept as files", str(saved.note))
+        await self.workspaces.remove("t1")
+
     async def test_a_damaged_repository_inside_is_kept_as_files(self) -> None:
         copy = await self.prepared()
         made = self.inner(copy / "lib")

@@ -110,6 +110,26 @@ class HistoryTests(VaultCase):
         self.assertEqual(list(self.refs("refs/uai/t1/app/tags")), ["refs/uai/t1/app/tags/mine"])
         self.assertEqual(self.ref("refs/uai/t1/app/tags/mine^{commit}"), made)
 
+    async def test_refs_of_other_kinds_and_worktrees(self) -> None:
+        copy = await self.prepared()
+        git(copy, "notes", "add", "-m", "a note", "HEAD")
+        apart = commit(copy, "apart", a_txt="1")
+        git(copy, "update-ref", "refs/original/x", apart)
+        git(copy, "reset", "-q", "--hard", self.first)
+        git(copy, "worktree", "add", "-q", "--detach", "wt")
+        away = commit(copy / "wt", "away", a_txt="2")
+        (copy / ".git" / "ORIG_HEAD").unlink()
+        git(copy, "pack-refs", "--all")
+        saved = await self.save()
+        found = self.refs("refs/uai/t1/app/others")
+        self.assertEqual(found["refs/uai/t1/app/others/original/x"], apart)
+        self.assertEqual(found["refs/uai/t1/app/others/worktrees/wt"], away)
+        self.assertEqual(
+            git(copy, "rev-parse", "refs/notes/commits"), found["refs/uai/t1/app/others/notes/commits"]
+        )
+        self.assertEqual(self.part(saved)["past"], [])
+        self.assertEqual(self.show(f"{saved.wip}:wt/a.txt"), "2")
+
     async def test_a_rebase_that_stopped(self) -> None:
         copy = await self.prepared("mine")
         commit(copy, "one", a_txt="1\n")
