@@ -162,6 +162,8 @@ class Host(StagedService):
         rooms.resources.start()
         rooms.disk_limits.start()
         rooms.gc.start()
+        rooms.start_upkeep()
+        self.undo.append(rooms.stop_upkeep)
         self.undo.append(self._hang_up)
         self._link.startService()
         self._listen()

@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from uaihost.agents.registry import AgentRegistry
@@ -63,6 +64,8 @@ ENGINE_THREADS = 4
 FILE_THREADS = 4
 # Where the standard image's editor listens inside its container.
 EDITOR_PORT = 8100
+# Seconds between two looks at the mirrors; each is put in order at most once a day.
+UPKEEP = 3600.0
 NO_TOOLS = "UAI_EGRESS is `deny`: the image's own tools are used"
 
 
@@ -105,6 +108,9 @@ class Rooms:
         self.exposed = Exposed(database, journal, reactor, self.ports)
         uid, gid = owner()
         workspaces = Workspaces(reactor, folders, files, uid, gid, settings.local_repositories)
+        self._workspaces = workspaces
+        self._upkeep = LoopingCall(lambda: Deferred.fromCoroutine(self._look_after()))
+        self._upkeep.clock = reactor
         self.tools = Tools(
             files,
             self.engine,
@@ -192,6 +198,20 @@ class Rooms:
 
     def engine_lost(self) -> None:
         self.adoption.engine_lost()
+
+    def start_upkeep(self) -> None:
+        """Look after the mirrors now and then; until `stop_upkeep`."""
+        self._upkeep.start(UPKEEP, now=False)
+
+    def stop_upkeep(self) -> None:
+        if self._upkeep.running:
+            self._upkeep.stop()
+
+    async def _look_after(self) -> None:
+        try:
+            await self._workspaces.maintain()
+        except Exception:
+            log.failure("the mirrors could not be looked after")
 
     async def running(self) -> list[str]:
         """The tasks whose containers should run now."""

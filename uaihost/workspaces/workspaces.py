@@ -132,6 +132,11 @@ class Workspaces:
         """
         return await self._diffs.diff(Places.of(self._tasks, task_id, slug), project_id)
 
+    async def maintain(self) -> None:
+        """Put the packs of mirrors together that nothing uses now; each at most once a day."""
+        for key in await self._mirrors.known():
+            await self._mirrors.maintain(key)
+
     async def clone(self, url: str, project_id: str, on_progress: Say) -> dict[str, str]:
         """The mirror of `url`, made or fetched: `{path, defaultBranch, head}`.
 
@@ -160,5 +165,10 @@ class Workspaces:
         return await self._blocking.call(idle)
 
     async def remove_mirror(self, key: str) -> bool:
-        """Delete a mirror that nothing uses and no saved work borrows from; whether it is gone."""
+        """Delete a mirror that nothing uses and no saved work borrows from; whether it is gone.
+
+        Raises:
+            HostError: it holds saved work of an earlier version, which cannot be brought into the vault.
+        """
+        await self._vault.adopt(key)
         return await self._mirrors.remove(key)
