@@ -122,7 +122,8 @@ def show(kept: Sequence[Kept], as_json: bool) -> None:
         return
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("task", "project", "kept", "what", "files beside"):
-        shown.add_column(name, overflow="fold")
+        # What is typed again must stand in one piece.
+        shown.add_column(name, overflow="fold", no_wrap=name in ("task", "project"))
     for one in kept:
         ago = age(time.time() - one.at)
         shown.add_row(
