@@ -131,6 +131,7 @@ def _walk(parent: int, prefix: bytes, found: Survey, depth: int) -> None:
         except OSError:
             continue
         if name == b".git":
+            _open_all(parent, text, path, what.st_mode, found, 0)
             if prefix:
                 _note_inner(parent, prefix[:-1], what, found)
             continue
@@ -150,6 +151,24 @@ def _walk(parent: int, prefix: bytes, found: Survey, depth: int) -> None:
             found.files[path] = what.st_size
         else:
             found.odd.append(path)
+
+
+def _open_all(parent: int, name: str, path: bytes, mode: int, found: Survey, depth: int) -> None:
+    """See to it that a repository can be read where its owner can give that right."""
+    if os.geteuid() == 0 or depth > _DEEPEST:
+        return
+    try:
+        open_up(name, parent, mode)
+        if stat.S_ISDIR(mode):
+            with folder(name, parent) as inner:
+                for text in os.listdir(inner):
+                    its = os.stat(text, dir_fd=inner, follow_symlinks=False).st_mode
+                    if stat.S_ISDIR(its) or stat.S_ISREG(its):
+                        _open_all(inner, text, path + b"/" + os.fsencode(text), its, found, depth + 1)
+    except PermissionError:
+        found.closed.append(path)
+    except OSError:
+        return  # It changed meanwhile.
 
 
 def _note_inner(parent: int, path: bytes, what: os.stat_result, found: Survey) -> None:

@@ -41,6 +41,24 @@ class BesideTests(VaultCase):
         saved = await self.save()
         self.assertEqual((saved.extra, saved.note, saved.wip), (None, None, None))
 
+    async def test_what_the_agent_closed_to_itself_is_read_nevertheless(self) -> None:
+        copy = await self.prepared()
+        (copy / "closed").mkdir()
+        made = commit(copy, "work", a_txt="2")
+        for name in ("closed/plain", "closed/x.log", "plain", "y.log"):
+            (copy / name).write_text(name)
+            (copy / name).chmod(0)
+        (copy / ".git" / "objects" / made[:2] / made[2:]).chmod(0)
+        (copy / ".git" / "objects").chmod(0)
+        (copy / ".git").chmod(0o300)
+        (copy / "closed").chmod(0)
+        saved = await self.save()
+        self.assertEqual([self.show(f"{saved.wip}:{name}") for name in ("closed/plain", "plain")],
+                         ["closed/plain", "plain"])  # fmt: skip
+        self.assertEqual((saved.commit, saved.note), (made, None))
+        found = self.beside(saved)
+        self.assertEqual((found["work/closed/x.log"], found["work/y.log"]), (b"closed/x.log", b"y.log"))
+
     async def test_names_that_git_cannot_hold(self) -> None:
         copy = await self.prepared()
         (copy / ".GIT").mkdir()

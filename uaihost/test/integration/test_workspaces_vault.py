@@ -169,6 +169,14 @@ class PlaceTests(VaultCase):
         self.assertEqual(git(self.mirror(), "for-each-ref", "refs/heads", "refs/uai"), "")
         git(self.vault(), "fsck", "--strict")
 
+    async def test_a_mirror_goes_only_once_that_is_in_the_vault(self) -> None:
+        await self.workspaces.clone(str(self.remote), "p1", self.lines.append)
+        other = commit(self.remote, "kept earlier", a_txt="kept")
+        git(self.mirror(), "fetch", "-q", str(self.remote), f"{other}:refs/heads/uai/t0/wip")
+        self.assertTrue(await self.workspaces.remove_mirror(self.mirror().name.removesuffix(".git")))
+        self.assertEqual(self.show("uai/t0/wip:a.txt"), "kept")
+        self.assertEqual(list(self.mirrors.glob("*.git")), [])
+
     async def test_work_that_does_not_arrive_whole_is_not_called_saved(self) -> None:
         copy = await self.prepared()
         commit(copy, "work", a_txt="2")

@@ -64,6 +64,16 @@ class SurveyTests(TestCase):
         self.assertEqual((len(found.files), found.complete), (3, False))
         self.assertIn("3 files", choose(found, set()).left[-1])
 
+    def test_a_folder_that_cannot_be_read_is_told(self) -> None:
+        def closed(name: str, *_: object) -> None:
+            if name == "closed":
+                raise PermissionError(13, "Permission denied")
+
+        self.patch(leftovers, "open_up", closed)
+        self.put("closed/x", "open/x")
+        found = survey(self.copy)
+        self.assertEqual((found.closed, set(found.files)), ([b"closed"], {b"open/x"}))
+
     def test_a_very_deep_folder_ends(self) -> None:
         self.patch(leftovers, "_DEEPEST", 3)
         self.put("a/b/c/d/e/f")
