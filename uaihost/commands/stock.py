@@ -245,6 +245,14 @@ class Stock:
             why = self._why_not(record, running)
             if why is None and self._lanes.busy(lifecycle_key(record.id)):
                 why = "a command works on it"
+            if (
+                why is None
+                and kind != "scratch"
+                and record.status == Status.STOPPED
+                and record.saved is not None
+            ):
+                # Made after its taskDown had removed everything, so nobody has saved it.
+                why = "it is down, and what is there was not saved"
             if why is None and kind != "scratch" and self._age(record) < UNUSED:
                 why = "it was used in the last 30 days"
             if why is not None:

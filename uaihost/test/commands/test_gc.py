@@ -164,6 +164,11 @@ class NeverTests(GcCase):
         self.assertIn("nobody knows", reasons["task unknown"])
         self.assertEqual(reasons["task starting"], "it is starting")
 
+    def test_what_lies_below_a_task_that_is_down(self) -> None:
+        self.put_task("t1", "stopped", saved=True)
+        self.assertEqual(self.gone(), [("scratch", "task t1")])
+        self.assertIn("not saved", self.reasons()["task t1"])
+
     def test_young_things(self) -> None:
         self.put_task("t1", days=29)
         self.put_tool("node", 29)
@@ -344,10 +349,9 @@ class ModelTests(GcCase):
                 self.workspaces.broken[f"save shop-{name}"] = trouble("full")
             if status in ("failed", "stopped") and waits is None and what not in ("container", "busy"):
                 may["scratch", f"task {name}"] = days
-                if days >= 30 and what != "unsaveable":
-                    may["homes", f"task {name}"] = days
-                    if not (what == "saved" and status == "stopped"):
-                        may["work", f"task {name}"] = days
+                # Below one that is down there is nothing that was saved.
+                if days >= 30 and what != "unsaveable" and (what, status) != ("saved", "stopped"):
+                    may["homes", f"task {name}"] = may["work", f"task {name}"] = days
         for number, (days, size, used) in enumerate(images):
             self.put_image(f"i{number}", days, in_use=used, size=size * GB)
             if current and not used:
