@@ -25,6 +25,7 @@ from uaihost.workspaces.places import Places, Record
 from uaihost.workspaces.removal import Trash
 from uaihost.workspaces.safe_git import Git, GitFailed
 from uaihost.workspaces.untrusted import is_plain
+from uaihost.workspaces.upkeep import clear_all
 from uaihost.workspaces.working_tree import Recorded, WorkingTrees
 
 # Where fetched work lies in the repository: heads/<branch>, stash/<number>, detached; where all is taken also
@@ -169,8 +170,7 @@ class Snapshots:
         for passing in (places.view, places.stage):
             await self._blocking.call(self._trash.remove, passing)
         # A git that was killed leaves its locks; the lock we hold says that none runs.
-        for name in ("index.lock", "packed-refs.lock", "HEAD.lock"):
-            (places.repo / name).unlink(missing_ok=True)
+        await self._blocking.call(clear_all, places.repo)
         lent = f"{self._mirrors / record.key}.git/objects\n" if record.key else ""
         # A mirror may be gone: the copy itself is whole.
         lent = lent if lent and Path(lent.rstrip("\n")).is_dir() else ""
@@ -225,6 +225,7 @@ class Snapshots:
             )
             lines = _lines(refs)
             if extras:
+                refs = attrs.evolve(refs, tags=await self._own_tags(refs.tags, record))
                 lines += await existing(self._git, places.view, _extra_lines(refs))
                 lines += await index_trees(self._git, places.view, TAKEN)
             packed = "".join(f"{oid} {name}\n" for oid, name in lines)
@@ -239,6 +240,17 @@ class Snapshots:
             await self._blocking.call(self._trash.remove, places.view)
         arrived = await self._arrived(places, refs)
         return attrs.evolve(arrived, names=indexed, missed=_lacking(refs, arrived.refs))
+
+    async def _own_tags(self, tags: dict[str, str], record: Record) -> dict[str, str]:
+        """Those that the remote does not have."""
+        mirror = self._mirrors / f"{record.key}.git"
+        if not tags or not record.key or not mirror.is_dir():
+            return tags
+        listed = await self._git.run(
+            "for-each-ref", "--format=%(objectname) %(refname)", git_dir=mirror, operands=["refs/tags/"]
+        )
+        theirs = set(listed.out.decode("utf-8", "surrogateescape").splitlines())
+        return {name: oid for name, oid in tags.items() if f"{oid} refs/tags/{name}" not in theirs}
 
     async def _indexed(self, view: Path) -> list[bytes]:
         """The names in the copy's index: one that was added although it is ignored is listed nowhere else."""
