@@ -23,16 +23,17 @@ from uaihost.workspaces.untrusted import FILE, descended, folder, link, passing_
 
 # Bytes: a loose ref is one line; packed refs and the list of stashes grow with their number.
 _REF_FILE = 1024
-_PACKED_REFS = 16 << 20
+_PACKED_REFS = 64 << 20
 _STASH_LOG = 1 << 20
 # Numbers above any honest work copy; beyond them an agent only wants to tire the host.
 MAX_REFS = 10_000
+MAX_NAMES = 300_000
 MAX_STASHES = 100
 MAX_OBJECTS = 500_000
 MAX_PAST = 200
 _MAX_DEPTH = 20
-# Kinds of refs that are looked for by themselves, or are somebody else's.
-_OWN_KINDS = {"heads", "tags", "remotes", "stash"}
+# Refs that are somebody else's, and the one that is read by itself.
+_FOREIGN = {"remotes", "stash"}
 
 # Where git remembers commits while something is under way (gitrepository-layout(5), git-rebase(1)).
 PENDING = (
@@ -100,15 +101,9 @@ def take_git(copy: Path, view: Path, git_dir: str = ".git", *, whole: bool = Fal
             for name, parts in (("commondir", ()), ("alternates", ("objects", "info"))):
                 if _exists(git, parts, name):
                     raise unreadable(f"it borrows from another repository ({'/'.join((*parts, name))})")
-            refs = _refs(git)
+            refs = _refs(git, whole)
             if whole:
-                refs = attrs.evolve(
-                    refs,
-                    tags=_below(git, "tags"),
-                    past=_past(git),
-                    pending=_pending(git),
-                    others=_others(git),
-                )
+                refs = attrs.evolve(refs, past=_past(git), pending=_pending(git))
             _link_objects(git, view / "objects")
             with passing_over(), folder(view) as own:
                 link("index", git, own)
@@ -130,56 +125,55 @@ def _exists(git: int, parts: tuple[str, ...], name: str) -> bool:
         return False
 
 
-def _refs(git: int) -> Refs:
-    heads: dict[str, str] = {}
+def _refs(git: int, whole: bool) -> Refs:
+    kinds: dict[str, dict[str, str]] = {"heads": {}, "tags": {}}
+    others: dict[str, str] = {}
     stash = None
     # Loose refs first: one that is packed meanwhile is then found in the second place.
     with passing_over(), folder("refs", git) as refs:
         stash = _oid(read_file("stash", refs, _REF_FILE))
-        _loose("heads", refs, "", heads, 0)
+        for kind in {"heads", *(os.listdir(refs) if whole else ())} - _FOREIGN:
+            _loose(kind, refs, "", kinds.setdefault(kind, {}), 0)
+            if oid := _oid(read_file(kind, refs, _REF_FILE)):
+                _put(others, kind, oid)
     for oid, name in _packed(git):
+        kind, _, rest = name.removeprefix("refs/").partition("/")
         if name == "refs/stash":
             stash = stash or oid
-        elif name.startswith("refs/heads/"):
-            _put(heads, name.removeprefix("refs/heads/"), oid)
+        elif not rest and whole:
+            _put(others, kind, oid)
+        elif kind == "heads" or (whole and kind not in _FOREIGN):
+            _put(kinds.setdefault(kind, {}), rest, oid)
+    if len(kinds["heads"]) > MAX_REFS:
+        raise unreadable(f"it has more than {MAX_REFS} branches")
+    heads, tags = kinds.pop("heads"), kinds.pop("tags")
+    for kind, found in kinds.items():
+        for rest, oid in found.items():
+            _put(others, f"{kind}/{rest}", oid)
+    if whole:
+        _worktrees(git, others)
     text = (read_file("HEAD", git, _REF_FILE) or b"").decode("utf-8", "replace").strip()
     branch = text.removeprefix("ref: refs/heads/") if text.startswith("ref: refs/heads/") else None
     if branch is not None and fault(branch):
         branch = None
-    return Refs(branch, text if _OID.match(text) else None, heads, _stashes(git, stash))
-
-
-def _below(git: int, kind: str) -> dict[str, str]:
-    """The refs of one kind."""
-    found: dict[str, str] = {}
-    with passing_over(), folder("refs", git) as refs:
-        _loose(kind, refs, "", found, 0)
-    for oid, name in _packed(git):
-        if name.startswith(f"refs/{kind}/"):
-            _put(found, name.removeprefix(f"refs/{kind}/"), oid)
-    return found
+    detached = text if _OID.match(text) else None
+    return Refs(branch, detached, heads, _stashes(git, stash), tags, others=others)
 
 
 def _packed(git: int) -> list[tuple[str, str]]:
-    text = (read_file("packed-refs", git, _PACKED_REFS) or b"").decode("utf-8", "replace")
-    found = (line.partition(" ") for line in text.split("\n"))
-    return [(oid, name) for oid, _, name in found if _OID.match(oid)]
+    data = read_file("packed-refs", git, _PACKED_REFS)
+    if data is None and _exists(git, (), "packed-refs"):
+        raise unreadable("its packed-refs is no plain file, or larger than any honest one")
+    found = (line.partition(" ") for line in (data or b"").decode("utf-8", "replace").split("\n"))
+    return [(oid, name) for oid, _, name in found if _OID.match(oid) and name.startswith("refs/")]
 
 
-def _others(git: int) -> dict[str, str]:
-    kinds = {name.split("/")[1] for _, name in _packed(git) if name.count("/") > 1}
-    with passing_over(), folder("refs", git) as refs:
-        kinds.update(os.listdir(refs))
-    found: dict[str, str] = {}
-    for kind in sorted(kinds - _OWN_KINDS):
-        for name, oid in _below(git, kind).items():
-            _put(found, f"{kind}/{name}", oid)
+def _worktrees(git: int, others: dict[str, str]) -> None:
     with passing_over(), folder("worktrees", git) as worktrees:
         for name in os.listdir(worktrees):
             with passing_over(), folder(name, worktrees) as worktree:
-                if head := _oid(read_file("HEAD", worktree, _REF_FILE)):
-                    _put(found, f"worktrees/{name}", head)
-    return found
+                if oid := _oid(read_file("HEAD", worktree, _REF_FILE)):
+                    _put(others, f"worktrees/{name}", oid)
 
 
 def _past(git: int) -> tuple[str, ...]:
@@ -228,11 +222,11 @@ def _loose(name: str, parent: int, prefix: str, heads: dict[str, str], depth: in
                 _loose(inner, directory, f"{prefix}{inner}/", heads, depth + 1)
 
 
-def _put(heads: dict[str, str], name: str, oid: str) -> None:
+def _put(refs: dict[str, str], name: str, oid: str) -> None:
     if fault(name) is None:
-        heads.setdefault(name, oid)
-        if len(heads) > MAX_REFS:
-            raise unreadable(f"it has more than {MAX_REFS} branches")
+        refs.setdefault(name, oid)
+        if len(refs) > MAX_NAMES:
+            raise unreadable(f"it has more than {MAX_NAMES} refs of one kind")
 
 
 def _oid(data: bytes | None) -> str | None:

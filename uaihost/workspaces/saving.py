@@ -29,7 +29,7 @@ from uaihost.workspaces.mirrors import Mirrors
 from uaihost.workspaces.places import Places, Record
 from uaihost.workspaces.safe_git import Git, GitFailed
 from uaihost.workspaces.snapshot import Snapshot, Snapshots, object_form
-from uaihost.workspaces.vault import Vault, remote_tags
+from uaihost.workspaces.vault import Vault
 
 log = Logger()
 
@@ -217,12 +217,7 @@ class Saving:
         }
         part["stashes"] = [wanted.add([f"{below}stash"], oid) for oid in refs.stashes]
         part["detached"] = None if refs.detached is None else wanted.add([f"{below}detached"], refs.detached)
-        tags = remote_tags(known)
-        part["tags"] = {
-            name: wanted.add([f"{below}tags/{name}"], oid)
-            for name, oid in refs.tags.items()
-            if tags.get(name) != oid
-        }
+        part["tags"] = {name: wanted.add([f"{below}tags/{name}"], oid) for name, oid in refs.tags.items()}
         part["others"] = {
             name: wanted.add([f"{below}others/{name}"], oid) for name, oid in refs.others.items()
         }

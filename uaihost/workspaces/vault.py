@@ -22,7 +22,7 @@ from pathlib import Path
 from uaihost.blocking import Blocking
 from uaihost.errors import ErrorCode, HostError
 from uaihost.workspaces.locks import Locks
-from uaihost.workspaces.mirrors import ORIGIN, TAGS, Mirrors
+from uaihost.workspaces.mirrors import ORIGIN, Mirrors
 from uaihost.workspaces.safe_git import Git, GitFailed
 
 _OBJECT = re.compile(r"[0-9a-f]{38,62}\Z|pack-[0-9a-f]{40,64}\.(?:pack|idx|rev)\Z")
@@ -218,11 +218,6 @@ class Vault:
             return await self._mirrors.is_ancestor(path, older, newer)
         except GitFailed:
             return False  # One of them is a tag or a tree.
-
-
-def remote_tags(refs: Mapping[str, str]) -> dict[str, str]:
-    """The tags in a mirror's refs, by their names."""
-    return {name.removeprefix(TAGS): oid for name, oid in refs.items() if name.startswith(TAGS)}
 
 
 def _free(name: str, taken: Mapping[str, str]) -> bool:

@@ -159,6 +159,31 @@ class WholeTests(ViewCase):
         self.assertEqual(self.whole().tags, {"v1": C, "v2": B})
         self.assertEqual(self.take().tags, {})
 
+    def test_refs_of_further_kinds_loose_packed_and_without_a_folder(self) -> None:
+        (self.git / "refs" / "notes").mkdir()
+        (self.git / "refs" / "notes" / "commits").write_text(f"{A}\n")
+        (self.git / "refs" / "alone").write_text(f"{B}\n")
+        (self.git / "refs" / "remotes" / "origin").mkdir(parents=True)
+        (self.git / "refs" / "remotes" / "origin" / "x").write_text(f"{B}\n")
+        (self.git / "packed-refs").write_text(
+            f"{C} refs/original/refs/heads/x\n{C} refs/packed\n{C} refs/stash\n"
+        )
+        (self.git / "worktrees" / "wt").mkdir(parents=True)
+        (self.git / "worktrees" / "wt" / "HEAD").write_text(f"{C}\n")
+        found = self.whole()
+        self.assertEqual(
+            found.others,
+            {
+                "notes/commits": A, "alone": B, "original/refs/heads/x": C, "packed": C, "worktrees/wt": C
+            },
+        )  # fmt: skip
+        self.assertEqual((found.heads, found.stashes, self.take().others), ({"main": A}, (C,), {}))
+
+    def test_refs_that_cannot_be_read_are_not_taken_for_none(self) -> None:
+        self.patch(git_view, "_PACKED_REFS", 10)
+        (self.git / "packed-refs").write_text(f"{C} refs/heads/x\n")
+        self.assertIn("packed-refs", self.refused())
+
     def test_the_log_of_head_newest_first_and_no_more_than_some(self) -> None:
         self.patch(git_view, "MAX_PAST", 2)
         (self.git / "logs" / "HEAD").write_text(
