@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
 from pathlib import Path
 
 from twisted.internet import reactor
+from twisted.internet.task import deferLater
+from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import TestCase
 
 from uaihost.blocking import Threads
 from uaihost.paths import Folders
+from uaihost.test.integration.service import BIN, Service
 from uaihost.test.support import short_folder
 from uaihost.workspaces.workspaces import Workspaces
 
@@ -84,3 +88,35 @@ class MirrorTests(TestCase):
         self.assertEqual(await self.workspaces.idle_mirrors(), {})
         self.assertFalse(await self.workspaces.remove_mirror(mirror.name.removesuffix(".git")))
         self.assertTrue(mirror.exists())
+
+
+class VerbTests(TestCase):
+    timeout = 60
+
+    async def test_the_command_line_asks_the_running_host(self) -> None:
+        data = short_folder(self)
+        mirror = Folders(data).mirror("shop")
+        mirror.mkdir(parents=True)
+        (mirror / "pack").write_bytes(b"x" * 1_000_000)
+        # Nobody listens there: the host serves its own command line all the same.
+        service = Service(reactor, "ws://127.0.0.1:9/host", data)
+        self.addCleanup(service.stop)
+        service.start()
+        answer = None
+        for _ in range(100):
+            out, err, status = await getProcessOutputAndValue(
+                str(BIN / "uaihost"), ["gc", "--dry-run", "--json"], env=service.env, reactor=reactor
+            )
+            if status == 0:
+                answer = json.loads(out)
+                break
+            self.assertIn(b"no host is running here", err)
+            await deferLater(reactor, 0.2)
+        assert answer is not None
+        self.assertGreaterEqual(answer["classes"]["mirrors"], 1_000_000)
+        self.assertGreater(answer["classes"]["database"], 0)
+        self.assertEqual(answer["budgetBytes"], 50 << 30)
+        self.assertEqual(answer["removed"], [])
+        self.assertTrue((mirror / "pack").exists())
+        service.signal()
+        self.assertEqual(await service.exit(), 0)
