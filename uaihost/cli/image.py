@@ -195,7 +195,7 @@ def table(images: Iterable[ImageInfo], now: float) -> Table:
     """The images for people. now: seconds since the epoch."""
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("image", "size", "age", ""):
-        shown.add_column(name, overflow="fold", no_wrap=name == "image")
+        shown.add_column(name, overflow="fold")
     for info in images:
         words = [word for word, yes in (("current", info.current), ("in use", info.in_use)) if yes]
         shown.add_row(info.reference, megabytes(info.size), age(now - info.created / 1000), ", ".join(words))
