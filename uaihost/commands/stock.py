@@ -8,6 +8,7 @@ is looked at again in the task's turn, right before something is removed.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -307,6 +308,10 @@ class Stock:
             raise HostError(ErrorCode.CONFLICT, why)
         if kind == "work":
             await self._tasks.put_away(record, AWAY)
+            # What it is about has happened, whether it can be told or not.
+            with suppress(HostError):
+                back = f"bring the task up again, or `uaihost restore {record.id}`"
+                await self._tasks.around.channels.note(record.id, f"{AWAY}; {back}")
             return
         if kind == "homes" and record.saved is None:
             # The agents' conversations, with everything else.

@@ -250,6 +250,7 @@ class WorkTests(GcCase):
         rows = self.done(self.db.run(saved.every))
         self.assertEqual([(row.task_id, row.slug) for row in rows], [("t1", "shop-t1")])
         self.assertIn("teardown t1", self.channels.calls)
+        self.assertIn("`uaihost restore t1`", self.channels.notes[-1])
 
     def test_a_home_goes_after_its_conversations_were_kept(self) -> None:
         self.put_task("t1")
