@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import attrs
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -252,3 +252,14 @@ class StockedCase(CommandCase):
 
     def put_mirror(self, key: str, days: float = 40, needed: bool = False, size: int = GB) -> None:
         self.mirrors.there[key] = FakeMirror(size, NOW - days * DAY, needed)
+
+    def run_gc(self, dry_run: bool = False) -> dict[str, Any]:
+        assert self.gc is not None
+        return self.done(self.gc.run(dry_run))
+
+    def gone(self, dry_run: bool = False) -> list[tuple[str, str]]:
+        return [(one["class"], one["what"]) for one in self.run_gc(dry_run)["removed"]]
+
+    def reasons(self) -> dict[str, str]:
+        """Why each thing is kept, by what it is."""
+        return {one["what"]: one["why"] for one in self.run_gc()["kept"]}
