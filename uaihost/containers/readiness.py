@@ -33,8 +33,10 @@ POLL = 0.1
 CHECK = 3.0
 # Bytes of one line: 15 lines of a failed command, 400 characters each, escaped.
 LINE_LIMIT = 1 << 16
-# Steps heard of one container: more is a flood.
+# Lines heard in one wait, of however many connections: more is a flood.
 STEP_LIMIT = 2000
+# Milliseconds that a step can have taken: a number that is stored and sent as it is.
+ELAPSED_LIMIT = 1 << 53
 # Ports that a task's repositories may name: each may become a preview.
 FORWARD_LIMIT = 32
 # A part of a host name, as previews' names are.
@@ -52,24 +54,26 @@ class Forwarded:
 class Listener(LineOnlyReceiver):
     """One connection: a step for each line.
 
-    done: fires with the last line's object, or with None when the connection ends before it.
+    limit: lines that are taken; count: how many came. done: fires with the last line's object, or with None
+    when the connection ends before it.
     """
 
     delimiter = b"\n"
     MAX_LENGTH = LINE_LIMIT
 
-    def __init__(self, on_step: Callable[[Step], None]) -> None:
+    def __init__(self, on_step: Callable[[Step], None], limit: int = STEP_LIMIT) -> None:
         self._on_step = on_step
-        self._count = 0
+        self._limit = limit
+        self.count = 0
         self.done: Deferred[dict[str, Any] | None] = Deferred(lambda _: self._abort())
 
     def lineReceived(self, line: bytes) -> None:
-        self._count += 1
+        self.count += 1
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError):
             entry = None
-        if not isinstance(entry, dict) or self._count > STEP_LIMIT:
+        if not isinstance(entry, dict) or self.count > self._limit:
             self._fail("the first process does not speak as it should")
             return
         if "step" not in entry:
@@ -106,12 +110,18 @@ def parse(entry: dict[str, Any]) -> Step | None:
     message, elapsed = entry.get("message"), entry.get("elapsedMs")
     if not isinstance(name, str) or state not in ("started", "done", "failed"):
         return None
+    counted = isinstance(elapsed, int) and not isinstance(elapsed, bool) and 0 <= elapsed < ELAPSED_LIMIT
     return Step(
-        name[:200],
+        storable(name[:200]),
         state,
-        message if isinstance(message, str) else None,
-        elapsed if isinstance(elapsed, int) and not isinstance(elapsed, bool) else None,
+        storable(message) if isinstance(message, str) else None,
+        elapsed if counted else None,
     )
+
+
+def storable(text: str) -> str:
+    """`text` without lone halves of surrogate pairs, which JSON can name and nothing can store or send."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def forwarded(value: Any) -> list[Forwarded]:
@@ -185,12 +195,15 @@ class Readiness:
     async def _wait(self, task_id: str, on_step: Callable[[Step], None]) -> list[Forwarded]:
         path = self._folder(task_id) / SOCKET
         checked = self._reactor.seconds()
+        left = STEP_LIMIT
         while True:
-            last = await self._listen(path, on_step)
+            listener = Listener(on_step, left)
+            last = await self._listen(path, listener)
+            left -= listener.count
             if last is not None:
                 if last.get("state") == "ready":
                     return forwarded(last.get("ports"))
-                said = str(last.get("message") or "no reason given")[:2000]
+                said = storable(str(last.get("message") or "no reason given")[:2000])
                 raise HostError(ErrorCode.UNAVAILABLE, f"the set-up in the container failed: {said}")
             if self._running is not None and self._reactor.seconds() - checked >= CHECK:
                 checked = self._reactor.seconds()
@@ -201,9 +214,8 @@ class Readiness:
                     )
             await deferLater(self._reactor, POLL)
 
-    async def _listen(self, path: Path, on_step: Callable[[Step], None]) -> dict[str, Any] | None:
+    async def _listen(self, path: Path, listener: Listener) -> dict[str, Any] | None:
         """The last line of one connection; None when there is none yet."""
-        listener = Listener(on_step)
         try:
             endpoint = hostile_socket_endpoint(self._reactor, path)
             await endpoint.connect(Factory.forProtocol(lambda: listener))

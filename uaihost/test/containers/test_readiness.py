@@ -213,6 +213,33 @@ class ReadinessTests(TestCase):
             self.assertTrue(self.gone(peer))
         self.assertEqual(len(self.steps), readiness.STEP_LIMIT)
 
+    def test_a_flood_over_many_connections_is_one(self) -> None:
+        self.listen()
+        waiting = self.wait()
+        share = readiness.STEP_LIMIT // 4
+        for _ in range(4):
+            peer = self.accept()
+            self.send(peer, b'{"step": "a", "state": "failed"}\n' * share)
+            peer.close()
+            self.pass_time(0.2)
+        self.assertNoResult(waiting)
+        self.send(self.accept(), b'{"step": "a", "state": "failed"}\n')
+        self.assertEqual(self.refused(waiting).code, ErrorCode.UNAVAILABLE)
+        self.assertEqual(len(self.steps), readiness.STEP_LIMIT)
+
+    def test_what_cannot_be_stored_is_not_told(self) -> None:
+        self.listen()
+        waiting = self.wait()
+        peer = self.accept()
+        for elapsed in (b"9" * 30, b"-1"):
+            self.send(
+                peer,
+                b'{"step": "a\\ud800", "state": "done", "message": "\\udfff!", "elapsedMs": %s}\n' % elapsed,
+            )
+        self.assertEqual(self.steps, [Step("a?", "done", "?!", None)] * 2)
+        self.send(peer, b'{"state": "failed", "message": "\\ud800"}\n')
+        self.assertTrue(self.refused(waiting).message.endswith(": ?"))
+
     @given(
         strategies.dictionaries(
             strategies.sampled_from(["step", "state", "message", "elapsedMs"]),
