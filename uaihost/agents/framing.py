@@ -145,13 +145,18 @@ class Hello:
         run, exited = message.get("run"), message.get("exited")
         if message.get("hello") != 1:
             raise BadKeeper(f"the keeper speaks version {message.get('hello')!r:.20}, this host version 1")
-        if not isinstance(run, str) or len(run) > 64:
+        if not isinstance(run, str) or len(run) > 64 or not run.isascii():
             raise BadKeeper("a hello with a bad run")
         if not (_is_count(start) and _is_count(pid) and _is_count(stdin_next) and _is_count(out_end)):
             raise BadKeeper("a hello with bad numbers")
-        if exited is not None and not isinstance(exited, int):
+        if exited is not None and not is_status(exited):
             raise BadKeeper("a hello with a bad status")
         return cls(run, start, pid, exited, stdin_next, out_end)
+
+
+def is_status(value: object) -> TypeGuard[int]:
+    """An exit status, or minus a signal; stored as it is."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 31
 
 
 def _is_count(value: object) -> TypeGuard[int]:

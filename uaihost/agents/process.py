@@ -19,7 +19,7 @@ from twisted.internet.protocol import Protocol as StreamProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from uaihost.agents.framing import BadKeeper, Hello, KeeperReader, LineSplitter, Out
+from uaihost.agents.framing import BadKeeper, Hello, KeeperReader, LineSplitter, Out, is_status
 from uaihost.errors import HostError
 from uaihost.unix import hostile_socket_endpoint
 
@@ -30,6 +30,8 @@ log = Logger()
 ATTEMPTS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)
 # For connecting and for the keeper's first message, seconds; both are local.
 PATIENCE = 10.0
+# Lines of the log about what one keeper says.
+COMPLAINTS = 20
 # Added to the grace of a stop before it is given up, seconds.
 STOP_SLACK = 2.0
 
@@ -95,6 +97,8 @@ class AgentProcess:
         self._stopping: Deferred[None] | None = None
         self._paused = False
         self._wanted = False
+        # What the keeper says is the agent's to write, and the log is on the host's disk.
+        self._complaints = 0
 
     @property
     def connected(self) -> bool:
@@ -240,14 +244,21 @@ class AgentProcess:
         status, number = message.get("exited"), message.get("stdin")
         if isinstance(number, int):
             self._unacknowledged.pop(number, None)
-        elif isinstance(status, int):
+        elif is_status(status):
             self._stopped()
             err = message.get("err")
-            self._listener.agent_exited(status, err if isinstance(err, str) else "")
+            # JSON can name lone halves of surrogate pairs, which can be neither stored nor sent.
+            said = err.encode("utf-8", "replace").decode("utf-8") if isinstance(err, str) else ""
+            self._listener.agent_exited(status, said)
         elif "error" in message:
-            log.warn(
-                "agent {agent}: its keeper says {text!r:.200}", agent=self._agent_id, text=message["error"]
-            )
+            self._complain(f"its keeper says {message['error']!r:.200}")
+
+    def _complain(self, what: str) -> None:
+        """Into the log, a few times; more is a flood."""
+        self._complaints += 1
+        if self._complaints <= COMPLAINTS:
+            last = "; no more of this agent is logged" if self._complaints == COMPLAINTS else ""
+            log.warn("agent {agent}: {what}{last}", agent=self._agent_id, what=what, last=last)
 
     def _dropped(self, connection: _Connection) -> None:
         if self._connection is connection:
@@ -308,7 +319,7 @@ class _Connection(StreamProtocol):
                     return
                 self._take(item)
         except BadKeeper as fault:
-            log.warn("an agent's keeper is dropped: {fault}", fault=fault)
+            self._process._complain(f"its keeper is dropped: {fault}")
             self._abort()
 
     def _take(self, item: dict[str, Any] | Out) -> None:

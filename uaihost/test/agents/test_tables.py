@@ -164,6 +164,9 @@ class FramingTests(TestCase):
             {"out_end": "9"},
             {"stdin_next": 1 << 80},
             {"exited": "0"},
+            {"exited": True},
+            {"exited": 1 << 80},
+            {"run": "\ud800"},
         ):
             with self.assertRaises(BadKeeper, msg=str(change)):
                 Hello.read(good | change)
