@@ -12,6 +12,9 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
+
+from . import leftovers
 
 # Seconds between two starts of what is kept running.
 BACK_OFF = 2.0
@@ -202,15 +205,24 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = path.open("wb", buffering=0)
         self._size = 0
+        try:
+            self._file = self._fresh()
+        except OSError:
+            # What writes runs all the same: a full disk, for example.
+            self._file = os.fdopen(os.open(os.devnull, os.O_WRONLY), "wb", buffering=0)
 
     def write(self, data: bytes) -> None:
         with contextlib.suppress(OSError):
             if self._size + len(data) > LOG_LIMIT:
-                self._file.close()
                 self._path.replace(self._path.with_suffix(".log.1"))
-                self._file = self._path.open("wb", buffering=0)
+                full, self._file = self._file, self._fresh()
+                full.close()
                 self._size = 0
             self._file.write(data)
             self._size += len(data)
+
+    def _fresh(self) -> BinaryIO:
+        """A new file: opening what a task has put there could wait for ever, as a pipe does."""
+        leftovers.put_aside(self._path)
+        return self._path.open("xb", buffering=0)

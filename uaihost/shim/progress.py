@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from . import leftovers
+
 
 class Failed(Exception):
     """A step failed; its text, for people, says why."""
@@ -80,8 +82,7 @@ class Progress:
 
     def serve(self, path: Path) -> None:
         """Listen at `path`, in threads of its own."""
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()  # Left by the container's last run.
+        leftovers.put_aside(path)
         server = socket.socket(socket.AF_UNIX)
         server.bind(str(path))
         server.listen(16)

@@ -34,7 +34,7 @@ if not __package__:
     sys.path.append(str(Path(__file__).resolve().parents[1]))
     __package__ = Path(__file__).resolve().parent.name
 
-from . import listening, pairs, sockets
+from . import leftovers, listening, pairs, sockets
 
 # Bytes of a first line.
 LINE_LIMIT = 32
@@ -144,13 +144,14 @@ class Relay:
         """For ever. OSError: the socket cannot be made."""
         path = self._run / SOCKET
         fresh = path.with_suffix(".new")
-        with contextlib.suppress(FileNotFoundError):
-            fresh.unlink()
+        leftovers.put_aside(fresh)
         sock = socket.socket(socket.AF_UNIX)
         sock.bind(str(fresh))
         fresh.chmod(0o660)
         sockets.Door(self._loop, sock, self._limit, self._greet)
         # In one step, so that there is always one who listens.
+        if path.is_dir():
+            leftovers.put_aside(path)
         fresh.replace(path)
         if self._egress:
             self._open_proxy()

@@ -81,7 +81,8 @@ class Toolchain:
 
     def _forget_what_is_gone(self) -> None:
         """Remove links to versions that the host has deleted: mise would choose one and fail."""
-        for link in self._installs.glob("*/*") if self._installs.is_dir() else []:
-            if link.is_symlink() and not link.exists():
-                with contextlib.suppress(OSError):
+        # The task may have closed these folders to itself; linking then says so.
+        with contextlib.suppress(OSError):
+            for link in self._installs.glob("*/*") if self._installs.is_dir() else []:
+                if link.is_symlink() and not link.exists():
                     link.unlink()

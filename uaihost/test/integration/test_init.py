@@ -171,6 +171,40 @@ class SmallTests(TestCase):
         ran = await rig.sh("t3", "python3 -c ''")
         self.assertEqual((ran.status, (web / "planted").exists()), (0, True), "the trap itself must work")
 
+    async def test_what_a_task_left_in_place_of_sockets_and_logs_does_not_keep_the_next_from_starting(
+        self,
+    ) -> None:
+        rig = self.rig
+        rig.project("t4", "web", {".uai/start": "echo served; exec sleep 60\n"})
+        rig.places("t4")
+        run = rig.folders.run("t4")
+        (run / "init.sock" / "full").mkdir(parents=True)
+        (run / "relay.sock" / "full").mkdir(parents=True)
+        (run / "relay.new" / "full").mkdir(parents=True)
+        os.mkfifo(run / "relay.log")
+        outside = rig.folders.home("t4") / "kept"
+        outside.write_text("kept")
+        (run / "start-web.log").symlink_to("/home/dev/kept")
+        closed = rig.folders.home("t4") / ".local"
+        closed.mkdir()
+        for path in (*run.rglob("*"), closed):
+            if os.geteuid() == 0:
+                os.chown(path, rig.uid, rig.gid, follow_symlinks=False)
+        (run / "init.sock").chmod(0)
+        closed.chmod(0)
+        await rig.launch("t4")
+        while not (run / "init.sock").is_socket():
+            await pause(0.1)
+        steps = await rig.ready("t4")
+        self.assertIn(("start web", "done"), [(step.step, step.state) for step in steps])
+        self.assertEqual(outside.read_text(), "kept")
+        ran = await rig.sh(
+            "t4",
+            "until [ -S /run/uai/relay.sock ] && grep -q served /run/uai/start-web.log; do sleep 0.1; done",
+        )
+        self.assertEqual(ran.status, 0)
+        self.assertTrue((run / "relay.log").is_file())
+
 
 @attrs.define
 class MirrorEngine:

@@ -14,12 +14,60 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from uaihost.shim import init, processes
+from uaihost.shim import init, leftovers, processes
 from uaihost.test.support import short_folder
 
 # Seconds until something that takes milliseconds counts as not happening.
 LIMIT = 20.0
 READY = {"state": "ready", "failed": [], "ports": []}
+
+
+class LeftoversTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = short_folder(self)
+        self.place = self.folder / "a.log"
+
+    def test_whatever_was_there_is_gone(self) -> None:
+        kept = self.folder / "kept"
+        kept.write_text("kept")
+
+        def closed() -> None:
+            (self.place / "full").mkdir(parents=True)
+            self.place.chmod(0)
+
+        for plant in (
+            lambda: None,
+            closed,
+            lambda: os.mkfifo(self.place),
+            lambda: self.place.symlink_to(kept),
+        ):
+            plant()
+            leftovers.put_aside(self.place)
+            self.assertFalse(os.path.lexists(self.place))
+        self.assertEqual(kept.read_text(), "kept")
+
+    def test_a_log_does_not_wait_for_a_pipes_reader(self) -> None:
+        os.mkfifo(self.place)
+        processes.Log(self.place).write(b"said")
+        self.assertEqual(self.place.read_bytes(), b"said")
+
+    def test_a_log_that_cannot_be_kept_is_no_error(self) -> None:
+        log = processes.Log(self.folder / "missing" / "a.log")
+        log.write(b"lost")
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_a_log_that_is_full_begins_anew_beside_the_old_one(self) -> None:
+        log = processes.Log(self.place)
+        half = b"x" * (processes.LOG_LIMIT // 2 + 1)
+        log.write(half)
+        # In the way of the old one.
+        (self.folder / "a.log.1" / "full").mkdir(parents=True)
+        log.write(half)
+        self.assertEqual(self.place.stat().st_size, len(half))
+        (self.folder / "a.log.1").rename(self.folder / "b")
+        log.write(half)
+        self.assertEqual(self.place.stat().st_size, len(half))
+        self.assertEqual((self.folder / "a.log.1").stat().st_size, len(half))
 
 
 class ProcessTests(SynchronousTestCase):

@@ -241,9 +241,15 @@ class ConnectTests(SynchronousTestCase):
             program.kill()
         Program(self, folder).connect(port).close()
 
-    def test_a_folder_in_place_of_the_socket_is_told(self) -> None:
+    def test_folders_in_place_of_its_sockets_are_put_aside(self) -> None:
         folder = short_folder(self)
-        (folder / "relay.sock").mkdir()
+        for name in ("relay.sock", "relay.new"):
+            (folder / name / "full").mkdir(parents=True)
+        port = serve(self, echo)
+        Program(self, folder).connect(port).close()
+
+    def test_a_folder_that_is_not_there_is_told(self) -> None:
+        folder = short_folder(self) / "missing"
         words = [sys.executable, str(SHIM / "relay.py")]
         ended = subprocess.run(
             words, env={"UAI_RUN": str(folder)}, capture_output=True, timeout=PATIENCE, check=False
