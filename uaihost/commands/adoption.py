@@ -80,6 +80,8 @@ class Adoption:
         self._restored = False
         self._failures = 0
         self._adopted = False
+        # Some task could not be settled: the next look takes all up again.
+        self._unsettled = False
         self._stopped = True
         self._looking = False
         self._next: IDelayedCall | None = None
@@ -171,10 +173,10 @@ class Adoption:
 
     async def _look(self) -> None:
         try:
-            if self._adopted:
+            if self._adopted and not self._unsettled:
                 await self._engine.ping()
             else:
-                self._adopted = True
+                self._adopted, self._unsettled = True, False
                 for task_id in await self._survey():
                     # Not waited for: a command that has its turn may take long.
                     self._settle_later(task_id, True)
@@ -230,15 +232,17 @@ class Adoption:
         try:
             await self._lanes.turn(lifecycle_key(task_id), lambda: self._settle(task_id, is_pass))
         except HostError as error:
+            self._unsettled = True
             log.warn("task {task} could not be taken over: {error}", task=task_id, error=error.message)
         except Exception:
             # One task's trouble is not the others'.
+            self._unsettled = True
             log.failure("task {task} could not be taken over", task=task_id)
 
     async def _settle(self, task_id: str, is_pass: bool) -> None:
         # Looked up now: a command may have had its turn in between.
         record = await self._tasks.records.find(task_id)
-        if record is None:
+        if record is None or self._endings.resting(task_id):
             return
         if record.status == Status.RUNNING:
             await self._settle_running(record, is_pass)
@@ -246,7 +250,7 @@ class Adoption:
             # Its container was to be started again.
             if is_pass:
                 await self._endings.cut_off(record)
-            elif not self._endings.resting(task_id):
+            else:
                 await self._tasks.start_again(record)
         elif not is_pass:
             return
@@ -259,7 +263,8 @@ class Adoption:
 
     async def _settle_running(self, record: TaskRecord, is_pass: bool) -> None:
         container = await self._engine.find(record.id)
-        if container is None or container.state != "running":
+        # The owner's `docker pause` keeps the processes, and so does this.
+        if container is None or container.state not in ("running", "paused"):
             await self._endings.ended(record, container, paused=not is_pass)
             return
         await self._tasks.resume(record, container)

@@ -53,7 +53,8 @@ class ChannelCommands:
 
     async def deliver(self, command_id: str, task_id: str, author: str, text: str) -> Json:
         checked_task(task_id)
-        if self._waking is not None:
+        # An open channel keeps the word for its crew, whatever the container is at.
+        if self._waking is not None and not self._channels.states(task_id):
             await self._waking.wake(task_id)
         message_id, routed = await self._channels.deliver(task_id, author, text, message_id_of(command_id))
         return {"messageId": message_id, "routedTo": routed}

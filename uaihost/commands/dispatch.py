@@ -46,6 +46,10 @@ RETENTION = 7 * 24 * 3600 * 1000
 # Milliseconds between two looks for results that are old enough to be forgotten.
 PRUNE_PAUSE = 3600 * 1000
 
+# Seconds that commands under way have at the end of the host: to end by themselves, and again to let go once
+# they are cut off. Together far less than the 90 s after which systemd kills (TimeoutStopSec).
+PATIENCE = 10.0
+
 # How often a command is begun; a daemon that dies three times over one command is killed by it.
 MAX_ATTEMPTS = 3
 
@@ -82,6 +86,9 @@ class Dispatch:
         self._clock = clock
         self._running: dict[str, Deferred[None]] = {}
         self._draining = False
+        # From then on what fails was cut off.
+        self._cut = False
+        self._idle: Deferred[None] = Deferred()
         self._pruned_at = 0
         self._waits = waits
         self.lanes = Lanes() if lanes is None else lanes
@@ -110,30 +117,58 @@ class Dispatch:
             self._start(record.id, lambda record=record: self._resume(record))
 
     async def drain(self) -> None:
-        """Refuse new commands and wait until the accepted ones have their results."""
+        """Refuse new commands and wait for the results of the accepted ones, twice PATIENCE at most.
+
+        One that takes longer, as a taskUp that waits for memory, is cut off and has no result: the next start
+        runs it again.
+        """
         self._draining = True
-        while self._running:
-            ended: Deferred[None] = Deferred()
-            next(iter(self._running.values())).addBoth(_pass_on, ended)
-            await ended
+        await self._all_ended()
+        self._cut = True
+        # The last first: what is cut off gives its turn to one that is cut off already.
+        for running in reversed(list(self._running.values())):
+            running.cancel()
+        await self._all_ended()
+        if self._running:
+            log.warn("{count} commands do not let go; the host ends without them", count=len(self._running))
+
+    async def _all_ended(self) -> None:
+        """Returns when nothing runs, after PATIENCE at the latest."""
+        if not self._running:
+            return
+        self._idle = idle = Deferred[None]()
+        timer = self._clock.callLater(PATIENCE, idle.callback, None)
+        await idle
+        if timer.active():
+            timer.cancel()
 
     def _start(self, command_id: str, work: Any) -> None:
         if command_id in self._running:
             return  # Joined: the run under way answers for both.
-        ended: Deferred[None] = Deferred()
-        self._running[command_id] = ended
-        done = Deferred.fromCoroutine(self._guarded(command_id, work))
-        done.addErrback(lambda failure: log.failure("a command's result was lost", failure))
-        done.addBoth(self._ended, command_id)
+        # Known before it begins: it may have ended when that call returns.
+        turn: Deferred[None] = Deferred()
+        running = self._running[command_id] = Deferred.fromCoroutine(self._guarded(command_id, work, turn))
+        running.addErrback(lambda failure: log.failure("a command's result was lost", failure))
+        running.addBoth(self._ended, command_id)
+        turn.callback(None)
 
     def _ended(self, _: object, command_id: str) -> None:
-        self._running.pop(command_id).callback(None)
+        del self._running[command_id]
+        if not self._running and not self._idle.called:
+            self._idle.callback(None)
 
-    async def _guarded(self, command_id: str, work: Any) -> None:
+    async def _guarded(self, command_id: str, work: Any, turn: Deferred[None]) -> None:
         """Only the database can fail here, and then the caller still gets an answer."""
+        await turn
         try:
             await work()
+        except _CutOff:
+            log.info("{id} is cut off by the end of the host and runs again at its next start", id=command_id)
+            await self._store.run(lambda db: rows.set_back(db, command_id))
         except Exception as error:
+            if self._cut:
+                log.failure("{id} was cut off while it was stored", id=command_id)
+                return
             log.failure("the state could not be read or written")
             why = error.message if isinstance(error, HostError) else "the host's state could not be written"
             code = error.code if isinstance(error, HostError) else ErrorCode.INTERNAL
@@ -226,8 +261,12 @@ class Dispatch:
         except BadArgs as error:
             return _failed(ErrorCode.INVALID_ARGS, f"{arrived.name}: {error}")
         except HostError as error:
+            if self._cut:
+                raise _CutOff from error
             return _failed(error.code, error.message)
-        except Exception:
+        except Exception as error:
+            if self._cut:
+                raise _CutOff from error
             log.failure("{command} {id} failed", command=arrived.name, id=arrived.id)
             return _failed(
                 ErrorCode.INTERNAL,
@@ -263,14 +302,13 @@ class Dispatch:
         return int(self._clock.seconds() * 1000)
 
 
+class _CutOff(Exception):
+    """The host ends in the middle of a command."""
+
+
 def _failed(code: ErrorCode, message: str) -> bytes:
     return encode_value(ResultFailed(code.value, message))
 
 
 def _nothing(connection: sqlite3.Connection) -> None:
     """Only the result frame is written."""
-
-
-def _pass_on(result: Any, ended: Deferred[None]) -> Any:
-    ended.callback(None)
-    return result

@@ -139,7 +139,9 @@ class Endings:
         if container is None:
             return Ended(at, None, False, "its container was removed")
         recent = self._clock.seconds() - self._out_of_memory.pop(task_id, -OOM_RECENT) < OOM_RECENT
-        if container.exit_code == KILLED and (container.out_of_memory or recent):
+        # The engine's word stands for the container's whole life: a child's end long ago explains no kill.
+        survived = self._told.pop(task_id, None) is not None
+        if container.exit_code == KILLED and (recent or (container.out_of_memory and not survived)):
             return Ended(at, KILLED, True, f"out of memory: its first process was killed. {self._advice()}")
         return Ended(at, container.exit_code, False, f"its container ended with status {container.exit_code}")
 
@@ -187,6 +189,7 @@ class Endings:
         container = await self._engine.find(task_id)
         if container is None or container.state != "running":
             return  # Its end explains it.
+        self._out_of_memory.pop(task_id, None)
         if now - self._told.get(task_id, -OOM_PAUSE) < OOM_PAUSE:
             return
         self._told[task_id] = now

@@ -32,6 +32,10 @@ PAUSE = 1.0
 LINE = 400
 LAST_WORDS = 4000
 
+# Lines of one attempt's container that are told: each is a row on the disk, and a container may name steps
+# without end. An honest one names tens.
+INNER_LIMIT = 1000
+
 _CUT = "cut off, since another step failed"
 
 
@@ -49,6 +53,7 @@ class Progress:
         self._count = 0
         # Steps inside the container by name, as they began.
         self._inner: dict[str, StepRecord] = {}
+        self._heard = 0
 
     @classmethod
     async def begin(
@@ -102,6 +107,9 @@ class Progress:
         """Who hears of the steps inside the container, whose names and lines may be anybody's."""
 
         def heard(step: Step) -> None:
+            self._heard += 1
+            if self._heard > INNER_LIMIT:
+                return
             name = f"setup: {step.step}"
             began = self._inner.get(name)
             if began is None or step.state == "started":

@@ -148,14 +148,22 @@ class Tasks:
         return {**value(Status.RUNNING, found), "workspacePath": WORKSPACE}
 
     async def wake(self, task_id: str) -> None:
-        """Start a task that is parked; any other is left as it is. In the turn of its life cycle commands.
+        """Start a task that starts when it is used; any other is left as it is. In the turn of its life cycle
+        commands.
 
         Raises:
             HostError: it could not be started.
         """
         record = await self.records.find(task_id)
-        if record is not None and parked(record):
-            await self.start_again(record, Input.WAKE)
+        if record is not None and self.starts_when_used(record):
+            await self.start_again(record, Input.WAKE if parked(record) else Input.ENDED)
+
+    def starts_when_used(self, record: TaskRecord) -> bool:
+        """Whether it is parked, or was being started when the daemon or its engine ended."""
+        if record.status == Status.STARTING and record.ran:
+            waiting = self.waiting(record.id)
+            return waiting is None or waiting.reason is not Reason.RESTART
+        return parked(record)
 
     async def park(self, record: TaskRecord) -> None:
         """The machine was restarted, and with it the task's container ended."""
@@ -233,6 +241,9 @@ class Tasks:
                 ran=True,
             )
         except CancelledError:
+            if record.id in self._rising:
+                # Not given up: the host ends, and its next start goes on from the row.
+                raise
             error = HostError(ErrorCode.CANCELLED, "given up: the task was to be taken down")
             await self._undo(await self.records.current(record), error)
             raise error from None

@@ -17,7 +17,7 @@ from uaihost.wire.reasons import Reason, Waiting
 # Seconds that a task may wait for one thing before the wait fails; None: people or the owner's engine are
 # waited for, however long they take. Published in docs/tasks.md.
 LIMITS: Mapping[Reason, float | None] = {
-    Reason.QUEUED: 7200.0,  # what it waits for has limits of its own, which add up to less
+    Reason.QUEUED: 10800.0,  # what it waits for has limits of its own, which add up to less
     Reason.ENGINE: 60.0,
     Reason.MEMORY: 600.0,
     Reason.DISK: 600.0,

@@ -10,7 +10,6 @@ from uaihost.commands.lanes import Lanes
 from uaihost.commands.registry import lifecycle_key
 from uaihost.commands.tasks import Tasks
 from uaihost.errors import HostError
-from uaihost.wire.reasons import Reason
 
 log = Logger()
 
@@ -21,27 +20,24 @@ class Waking:
         self._lanes = lanes
 
     async def wake(self, task_id: str) -> None:
-        """Returns when the task runs; one that is not parked is left as it is.
+        """Returns when the task runs; one that is not parked, and is not being started, is left as it is.
 
         Raises:
             HostError: it could not be started.
         """
-        if self._parked(task_id):
+        record = await self._tasks.records.find(task_id)
+        # Also one that another's use is starting now: its channel is not open before that.
+        if record is not None and self._tasks.starts_when_used(record):
             await self._lanes.turn(lifecycle_key(task_id), lambda: self._tasks.wake(task_id))
 
     async def wake_in_turn(self, task_id: str) -> None:
         """As `wake`, for a command that has its turn among the task's life cycle commands already."""
-        if self._parked(task_id):
-            await self._tasks.wake(task_id)
+        await self._tasks.wake(task_id)
 
     def on_missing(self, task_id: str) -> None:
         """Something of the task is wanted that is not there, by a tunnel: start it if it is parked."""
         woken = Deferred.fromCoroutine(self.wake(task_id))
         woken.addErrback(self._failed, task_id)
-
-    def _parked(self, task_id: str) -> bool:
-        waiting = self._tasks.waiting(task_id)
-        return waiting is not None and waiting.reason is Reason.PARKED
 
     def _failed(self, failure: Failure, task_id: str) -> None:
         error = failure.value

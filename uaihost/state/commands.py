@@ -51,6 +51,11 @@ def again(connection: sqlite3.Connection, command_id: str) -> None:
     connection.execute("UPDATE commands SET attempts = attempts + 1 WHERE id = ?", (command_id,))
 
 
+def set_back(connection: sqlite3.Connection, command_id: str) -> None:
+    """It was cut off in good order: that it was begun does not count."""
+    connection.execute("UPDATE commands SET attempts = attempts - 1 WHERE id = ?", (command_id,))
+
+
 def finish(connection: sqlite3.Connection, command_id: str, result: bytes | None, at: int) -> None:
     """It has ended. Its arguments, which may hold a person's secrets, are not needed any more."""
     connection.execute(

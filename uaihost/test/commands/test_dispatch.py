@@ -16,7 +16,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from uaihost.blocking import Inline
-from uaihost.commands.dispatch import KEEP_LIMIT, MAX_ATTEMPTS, RETENTION, Dispatch
+from uaihost.commands.dispatch import KEEP_LIMIT, MAX_ATTEMPTS, PATIENCE, RETENTION, Dispatch
+from uaihost.commands.lanes import to_the_end
 from uaihost.commands.registry import Lane, Row
 from uaihost.errors import ErrorCode, HostError
 from uaihost.events import EventJournal
@@ -72,6 +73,10 @@ class Work:
 def results(entries: list[Entry]) -> list[tuple[str, dict[str, Any]]]:
     frames = [json.loads(entry.payload) for entry in entries if entry.kind == "result"]
     return [(frame["commandId"], frame["result"]) for frame in frames]
+
+
+async def _wait(for_it: Deferred[None]) -> None:
+    await for_it
 
 
 def open_database(path: Path) -> Database:
@@ -186,6 +191,43 @@ class DispatchTests(TestCase):
         self.start()
         self.send("late", "quick", "t")
         self.assertIs(dict(self.results())["late"]["ok"], True)
+
+    def test_what_takes_long_is_cut_off_at_the_end_and_runs_again(self) -> None:
+        for _ in range(MAX_ATTEMPTS + 1):
+            # However often: an orderly end is no death of the daemon.
+            if not self.work.held:
+                self.send("a", "hold", "t")
+            self.send("b", "hold", "t")
+            drained = ensureDeferred(self.dispatch.drain())
+            self.clock.advance(PATIENCE - 0.1)
+            self.assertNoResult(drained)
+            self.clock.advance(0.1)
+            self.successResultOf(drained)
+            self.assertEqual((self.results(), self.dispatch.running), ([], 0))
+            self.start()
+            self.successResultOf(ensureDeferred(self.dispatch.recover()))
+            self.assertEqual(self.work.begun, ["a"])
+        self.work.held["a"].callback(None)
+        self.work.held["b"].callback(None)
+        self.assertEqual([name for name, _ in self.results()], ["a", "b"])
+
+    def test_what_does_not_let_go_does_not_hold_the_end(self) -> None:
+        stubborn: Deferred[None] = Deferred()
+
+        async def hold(command_id: str, task_id: str) -> None:
+            await to_the_end(_wait(stubborn))
+
+        self.dispatch = Dispatch(
+            {"hold": Row((str,), Lane.LIFECYCLE, hold)}, self.db, self.journal, self.clock
+        )
+        self.send("a", "hold", "t")
+        drained = ensureDeferred(self.dispatch.drain())
+        self.clock.advance(PATIENCE)
+        self.assertNoResult(drained)
+        self.clock.advance(PATIENCE)
+        self.successResultOf(drained)
+        stubborn.callback(None)
+        self.assertEqual(self.results(), [])
 
     def test_what_was_cut_off_runs_again(self) -> None:
         self.send("a", "hold", "t")

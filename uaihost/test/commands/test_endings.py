@@ -129,6 +129,40 @@ class RestartTests(EndingCase):
         self.clock.advance(1)
         self.assertEqual((self.record().status, self.shown()), ("running", None))
 
+    def test_an_engine_that_hiccups_once_is_asked_again(self) -> None:
+        """Its events went on, so nothing else tells that it is back."""
+        self.adoption.engine_found()
+        self.clock.advance(1)
+        self.engine.fail = trouble("the engine did not answer in time")
+        self.die()
+        self.engine.fail = None
+        self.assertEqual(self.record().status, "running")
+        self.clock.advance(LOOK)
+        self.assertEqual((self.record().status, self.engine.containers["t1"].state), ("running", "running"))
+        self.assertEqual((self.shown(), self.watch.watched), (None, {"t1"}))
+
+    def test_trouble_of_another_task_does_not_end_a_pause(self) -> None:
+        self.adoption.engine_found()
+        self.clock.advance(1)
+        for delay in DELAYS[:3]:
+            self.die()
+            self.clock.advance(delay)
+        self.die()
+        self.adoption.engine_found()
+        self.clock.advance(DELAYS[3] - 0.1)
+        self.assertEqual((self.record().status, self.shown()), ("starting", "restart"))
+        self.clock.advance(0.1)
+        self.assertEqual(self.record().status, "running")
+
+    def test_one_that_its_owner_paused_is_left_so(self) -> None:
+        paused = attrs.evolve(self.engine.containers["t1"], state="paused")
+        self.engine.containers["t1"] = paused
+        self.running.clear()
+        self.restart()
+        self.done(self.adoption.adopt())
+        self.assertEqual((self.engine.containers["t1"], self.record().status), (paused, "running"))
+        self.assertEqual(self.running, ["t1"])
+
 
 class MemoryTests(EndingCase):
     def test_a_first_process_that_is_killed_is_explained(self) -> None:
@@ -163,6 +197,14 @@ class MemoryTests(EndingCase):
         self.die(137)
         self.assertIn("status 137", self.channels.notes[0])
         self.assertNotIn("memory", self.channels.notes[0])
+
+    def test_a_kill_long_after_a_child_was_killed_is_no_case_of_it(self) -> None:
+        """The engine goes on to say that memory ran out once."""
+        self.oom()
+        self.clock.advance(OOM_SETTLE)
+        self.clock.advance(3600)
+        self.die(137, out_of_memory=True)
+        self.assertIn("ended with status 137", self.channels.notes[-1])
 
     def test_one_that_ended_well_after_a_child_was_killed_is_no_case_of_it(self) -> None:
         self.die(0, out_of_memory=True)
@@ -266,6 +308,35 @@ class ParkTests(EndingCase):
         self.assertEqual([call.split()[0] for call in self.channels.calls][-2:], ["resume", "deliver"])
         self.assertTrue(self.kept())
         self.assertEqual(self.workspaces.calls.count("prepare shop"), 1)
+
+    def test_a_word_that_comes_while_it_is_woken_waits_for_that(self) -> None:
+        self.reboot()
+        slow: Deferred[None] = Deferred()
+        self.readiness.slow["ready t1"] = slow
+        self.waking.on_missing("t1")
+        said = ensureDeferred(self.channel.deliver("c", "t1", "ada", "hello"))
+        self.assertNoResult(said)
+        slow.callback(None)
+        self.successResultOf(said)
+        self.assertEqual([call.split()[0] for call in self.channels.calls][-2:], ["resume", "deliver"])
+
+    def test_a_word_for_an_open_channel_waits_for_no_start(self) -> None:
+        self.channels.agents = [AgentStatus("ada", "idle")]
+        self.readiness.slow["ready t1"] = Deferred()
+        self.die()
+        self.clock.advance(DELAYS[0])
+        self.assertEqual(self.record().status, "starting")
+        self.done(self.channel.deliver("c", "t1", "ada", "hello"))
+
+    def test_a_word_that_the_end_of_the_daemon_cut_off_wakes_it_after_all(self) -> None:
+        self.reboot()
+        self.readiness.slow["ready t1"] = Deferred()
+        ensureDeferred(self.channel.deliver("c", "t1", "ada", "hello"))
+        self.readiness.slow.clear()
+        self.restart()
+        self.assertEqual(self.record().status, "starting")
+        self.done(self.channel.deliver("c", "t1", "ada", "hello"))
+        self.assertEqual(self.record().status, "running")
 
     def test_a_crew_wakes_it_in_its_own_turn(self) -> None:
         self.reboot()

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
 
-from uaihost.commands.progress import LAST_WORDS
+from uaihost.commands.progress import INNER_LIMIT, LAST_WORDS
 from uaihost.commands.waits import LIMITS, LINGER
 from uaihost.containers.readiness import Forwarded
 from uaihost.errors import ErrorCode, HostError
@@ -263,6 +263,17 @@ class StepTests(WayUpCase):
         (found,) = self.done(self.tasks.overview("t1"))
         self.assertTrue(len(found["steps"]) <= STEP_LIMIT)
         self.assertTrue(all(len(one["message"] or "") <= LAST_WORDS for one in found["steps"]))
+
+    def test_a_container_that_goes_on_telling_fills_no_outbox(self) -> None:
+        async def ready(task_id: str, on_progress: Any) -> list[Forwarded]:
+            for _ in range(3 * INNER_LIMIT):
+                on_progress(Step("flood", "failed", "x" * LAST_WORDS))
+            return []
+
+        self.readiness.ready = ready  # type: ignore[method-assign]
+        self.successResultOf(self.begin())
+        told = [one for one in self.events("task.progress") if one["step"] == "setup: flood"]
+        self.assertEqual(len(told), INNER_LIMIT)
 
     def test_what_the_container_is_at_is_what_is_waited_for(self) -> None:
         slow: Deferred[None] = Deferred()

@@ -7,9 +7,10 @@ import os
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, ensureDeferred
 
 from uaihost.blocking import Inline
+from uaihost.commands.dispatch import PATIENCE
 from uaihost.commands.tasks import Surroundings, Tasks
 from uaihost.containers.readiness import Forwarded
 from uaihost.errors import ErrorCode, HostError
@@ -253,8 +254,8 @@ class UpTests(CommandCase):
         self.assertEqual(self.engine.launches["t1"].ports, (3000,))
 
 
-class GivenUpTests(CommandCase):
-    """taskDown while taskUp is under way, as commands of the bridge."""
+class TogetherCase(CommandCase):
+    """Commands of the bridge that are under way together."""
 
     def command(self, command_id: str, name: str, value: Any) -> None:
         self.dispatch.received(Command(command_id, name, [json.loads(encode_value(value))]))
@@ -265,6 +266,10 @@ class GivenUpTests(CommandCase):
         assert record is not None and record.result is not None
         found: dict[str, Any] = json.loads(record.result)
         return found
+
+
+class GivenUpTests(TogetherCase):
+    """taskDown while taskUp is under way."""
 
     def test_what_brings_a_task_up_ends_when_it_is_to_be_taken_down(self) -> None:
         self.workspaces.slow["prepare shop"] = Deferred()
@@ -291,6 +296,51 @@ class GivenUpTests(CommandCase):
         waiting.callback(None)
         self.assertTrue(self.result("up")["ok"])
         self.assertEqual(self.record().status, "running")
+
+
+class HostEndTests(TogetherCase):
+    """The host is told to end while a command is under way."""
+
+    def end(self) -> None:
+        drained = ensureDeferred(self.dispatch.drain())
+        self.clock.advance(PATIENCE)
+        self.successResultOf(drained)
+        self.restart()
+
+    def test_a_task_that_waits_for_memory_does_not_hold_it_and_goes_on_after(self) -> None:
+        self.admission.held = Deferred()
+        self.command("up", "taskUp", task_up())
+        self.end()
+        self.assertEqual(self.statuses()[-1], "preparing")
+        self.admission.held = None
+        self.done(self.dispatch.recover())
+        self.assertTrue(self.result("up")["ok"])
+        self.assertNotIn("failed", self.statuses())
+
+    def test_a_clone_ends_and_what_is_queued_behind_it_keeps_its_place(self) -> None:
+        ended: list[str] = []
+        self.workspaces.slow["prepare shop"] = Deferred(lambda _: ended.append("clone"))
+        self.command("up", "taskUp", task_up())
+        self.command("again", "taskUp", task_up())
+        self.end()
+        self.assertEqual(ended, ["clone"])
+        self.workspaces.slow.clear()
+        self.done(self.dispatch.recover())
+        self.assertTrue(self.result("up")["ok"] and self.result("again")["ok"])
+
+    def test_a_task_that_is_saved_is_saved_at_the_next_start(self) -> None:
+        self.done(self.tasks.up("c", task_up()))
+        at_once = self.channels.teardown
+
+        async def never(task_id: str) -> None:
+            await Deferred()
+
+        self.channels.teardown = never  # type: ignore[method-assign]
+        self.command("down", "taskDown", task_down())
+        self.end()
+        self.channels.teardown = at_once  # type: ignore[method-assign]
+        self.done(self.dispatch.recover())
+        self.assertEqual([one["slug"] for one in self.result("down")["value"]["saved"]], ["shop"])
 
 
 class ForwardedTests(CommandCase):
