@@ -187,7 +187,7 @@ class Restoring:
         await self._files(part, place, git_dir)
         staged = part["index"][1] if part["index"] is not None else head["commit"]
         if staged is None or not await self._read_tree(staged, git_dir=git_dir, index=index):
-            await self._git.run("read-tree", "--empty", git_dir=git_dir, index=index)
+            index.unlink(missing_ok=True)
         if part["unmerged"] is not None:
             await self._conflicts(part["unmerged"][1], git_dir, index)
         await self._git.run(
@@ -273,6 +273,8 @@ def _told(part: dict[str, Any]) -> list[str]:
         notes.append(f"other branches: {', '.join(others[:20])}" + (" ..." if len(others) > 20 else ""))
     if part["stashes"]:
         notes.append(f"{len(part['stashes'])} in `git stash list`")
+    if part.get("others"):
+        notes.append(f"names of other kinds, like notes: {RESTORED}others/")
     if part["past"]:
         count = len(part["past"])
         notes.append(f"commits that only the log of HEAD led to: {RESTORED}past/1 (the newest) to {count}")

@@ -47,7 +47,7 @@ _ENVIRONMENT = {
 _PLAIN = (
     "commit", "commit", "amend", "detach", "stash", "stash", "stash all", "reset", "reset", "stage all",
     "unborn", "tag", "cherry", "nested", "nested", "submodule", "submodule", "inside", "inside stash",
-    "pack", "ends", "bisect",
+    "pack", "ends", "bisect", "note",
 )  # fmt: skip
 
 
@@ -210,6 +210,7 @@ _STEPS: dict[str, Callable[..., object]] = {
     "nested": _nested,
     "inside": _inside,
     "inside stash": _inside_stash,
+    "note": lambda copy: git(copy, "notes", "add", "-f", "-m", "note"),
     "pack": lambda copy: git(copy, "repack", "-q", "-d"),
     "ends": _ends,
 }
@@ -285,8 +286,9 @@ def _staged(top: Path) -> list[bytes]:
 
 
 def _commits(top: Path) -> set[bytes]:
-    """What HEAD's log and unfinished operations name."""
+    """What HEAD's log, notes and unfinished operations name."""
     found = set(_lines(top, "log", "-g", "-n", "100", "--format=%H", "HEAD"))
+    found |= set(_lines(top, "for-each-ref", "--format=%(objectname)", "refs/notes"))
     for name in ("ORIG_HEAD", "MERGE_HEAD", "CHERRY_PICK_HEAD", "REBASE_HEAD"):
         found |= set(_lines(top, "rev-parse", "-q", "--verify", name))
     for name in ("orig-head", "onto"):
