@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import click
 from rich.console import Console
+from twisted.python.logfile import LogFile
 
 from uaihost.app import Host
 from uaihost.bridge.service import bridge_settings, make_bridge
@@ -22,6 +23,10 @@ from uaihost.containers.setup import EngineHandle, find_or_start_engine, stop_en
 from uaihost.errors import ErrorCode, HostError
 from uaihost.exits import Exits
 from uaihost.paths import Folders
+
+# Bytes of the log, and how many older ones are kept: what a task makes the daemon say fills no disk.
+LOG_LIMIT = 16 << 20
+LOGS = 3
 
 
 @click.command()
@@ -41,8 +46,11 @@ def up(port: int | None) -> None:
     folders = Folders(wanted.data_dir)
     folders.root.mkdir(mode=0o700, parents=True, exist_ok=True)
     product = Product(wanted, folders, Steps(console), console)
-    with folders.log.open("a", encoding="utf-8") as log_file:
+    log_file = LogFile.fromFullPath(str(folders.log), rotateLength=LOG_LIMIT, maxRotatedFiles=LOGS)
+    try:
         run_until_signalled(product.start, product.stop, log_file)
+    finally:
+        log_file.close()
 
 
 class Product:

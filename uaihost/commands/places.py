@@ -17,6 +17,10 @@ from uaihost.workspaces.removal import Trash
 GATE = "go"
 
 
+# Sockets in the run folder to which the host listens, by the first process and by the relay.
+WORDS = ("init.sock", "relay.sock")
+
+
 class TaskPlaces:
     """uid, gid: the container's user, who owns the folders that it may write."""
 
@@ -52,6 +56,10 @@ class TaskPlaces:
         if fresh:
             # It could be mistaken for the new container's word.
             self._trash.remove(folders.run(task_id))
+        for name in WORDS:
+            # Nor what lies at these places of an earlier container, by whoever's hand.
+            with contextlib.suppress(PermissionError):
+                self._trash.remove(folders.run(task_id) / name)
         # Written by the host alone. The data folder above is closed to everybody else on this machine; in the
         # container another user looks in.
         control = _folder(folders.control(task_id), 0o755)

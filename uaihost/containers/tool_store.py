@@ -261,7 +261,9 @@ class ToolStore:
         return {key: sorted(tasks) for key, tasks in users.items()}
 
     def _delete(self, path: Path) -> None:
-        shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(RecursionError):
+            # Deeper than Python goes by itself; nothing of it is in use.
+            shutil.rmtree(path, ignore_errors=True)
         if path.exists():
             # A tool may make its folders read-only, as Go does, which binds everybody but root.
             for folder, names, _ in os.walk(path):
