@@ -7,17 +7,15 @@ command that was cut off anywhere is completed by running it again.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Collection
 from typing import Any
 
-import attrs
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from uaihost.blocking import Blocking
-from uaihost.commands import kept
 from uaihost.commands.exposed import Exposed
 from uaihost.commands.lanes import to_the_end
 from uaihost.commands.lifecycle import Input, Status
@@ -30,8 +28,9 @@ from uaihost.commands.progress import Progress
 from uaihost.commands.records import Records, parked
 from uaihost.commands.startup import Startup
 from uaihost.commands.surroundings import Surroundings
+from uaihost.commands.takedown import TakeDown
 from uaihost.errors import ErrorCode, HostError
-from uaihost.interfaces import Container, Journal, Json, Say, Store
+from uaihost.interfaces import Container, Journal, Json, Store
 from uaihost.paths import checked_task
 from uaihost.state import tasks as rows
 from uaihost.state.tasks import Exposure, TaskRecord
@@ -39,7 +38,6 @@ from uaihost.wire.codec import encode_value
 from uaihost.wire.events import PortsChanged
 from uaihost.wire.inputs import TaskDown, TaskUp
 from uaihost.wire.reasons import Reason, Waiting
-from uaihost.workspaces.workspaces import Saved
 
 __all__ = ["Surroundings", "Tasks"]
 
@@ -73,6 +71,7 @@ class Tasks:
         self._places = TaskPlaces(around.folders, blocking, around.uid, around.gid)
         self._previews = Previews(store, journal, clock, around)
         self._startup = Startup(clock, around, self._places, self._reported)
+        self._take_down = TakeDown(store, around, self._places, self.records, self._progress, self.let_go)
         self._overview = Overview(store, around, self.records)
         # Tasks whose sockets and ports this daemon serves.
         self._served: set[str] = set()
@@ -114,7 +113,7 @@ class Tasks:
                 return await self.resume(record, container)
         if record.saved is not None and record.status == Status.FAILED:
             # Its taskDown was cut off after the work was put away: what is left is not whole.
-            await self._remove(record.id)
+            await self._take_down.remove(record.id)
         record = await self._begin(
             record, Input.UP, slug=plan.slug, branch=plan.branch, input=encode_value(wanted), saved=None
         )
@@ -308,8 +307,7 @@ class Tasks:
             return {"status": Status.STOPPED, "saved": msgspec.json.decode(record.saved)}
         record = await self.records.move(record, Input.DOWN)
         self.around.ports.drop_task(task_id)
-        record = await self._take_down(record, [project.slug for project in wanted.projects], self._remove)
-        await self._gone(record)
+        record = await self._take_down.all(record, [project.slug for project in wanted.projects])
         return {"status": Status.STOPPED, "saved": msgspec.json.decode(record.saved or b"[]")}
 
     async def put_away(self, record: TaskRecord, why: str) -> None:
@@ -318,8 +316,7 @@ class Tasks:
         Raises:
             HostError: as of taskDown.
         """
-        record = await self.records.move(record, Input.DOWN)
-        await self._gone(await self._take_down(record, [], self._clear), why)
+        await self._take_down.but_attachments(await self.records.move(record, Input.DOWN), why)
 
     async def keep(self, record: TaskRecord) -> None:
         """Store what a task without a container holds, which stays as it is.
@@ -327,77 +324,7 @@ class Tasks:
         Raises:
             HostError: something could not be kept; then nothing may be removed.
         """
-        found = await self.around.workspaces.save(record.id, await self._places.slugs(record.id))
-        await self._store.run(lambda db: kept.put(db, record.id, found, self.records.now()))
-
-    async def _take_down(
-        self, record: TaskRecord, slugs: Sequence[str], remove: Callable[[str], Coroutine[Any, Any, None]]
-    ) -> TaskRecord:
-        """The record of a `stopping` task with what was saved; `remove` was called after that."""
-        task_id = record.id
-        progress = await self._progress(task_id)
-        try:
-            await progress.step("channel", Reason.AGENTS, lambda say: self.around.channels.teardown(task_id))
-            if record.saved is None:
-                record = await self._save(record, slugs, progress)
-            self.let_go(task_id)
-            await progress.step("remove", Reason.REMOVING, lambda say: remove(task_id))
-        except _NotSaved as error:
-            why = f"{error.message}; nothing was removed: put that right and send taskDown again"
-            await self.records.move(record, Input.NOT_SAVED, message=why)
-            raise HostError(error.code, why) from error
-        except Exception as error:
-            sentence = error.message if isinstance(error, HostError) else "a defect of the host; see its log"
-            await self.records.move(record, Input.BROKE, message=f"{sentence}; send taskDown again")
-            raise
-        return record
-
-    async def _save(self, record: TaskRecord, named: Sequence[str], progress: Progress) -> TaskRecord:
-        """The record with what was saved, which is also stored: from then on the work copies may go."""
-        workspaces, engine = self.around.workspaces, self.around.engine
-
-        async def once_more(say: Say) -> list[Saved]:
-            # What ran in the container could write to its very end.
-            return await workspaces.save(record.id, slugs)
-
-        try:
-            slugs = sorted({*named, *await self._places.slugs(record.id)})
-            await progress.step("save", Reason.SAVING, lambda say: workspaces.save(record.id, slugs))
-        except HostError as error:
-            raise _NotSaved(error.code, error.message) from error
-        await progress.step("container", Reason.REMOVING, lambda say: to_the_end(engine.remove(record.id)))
-        try:
-            found = await progress.step("save", Reason.SAVING, once_more)
-        except HostError as error:
-            raise _NotSaved(error.code, error.message) from error
-        done = attrs.evolve(record, saved=encode_value([one.value() for one in found if one.slug]))
-
-        def store(db: sqlite3.Connection) -> None:
-            rows.put(db, done)
-            kept.put(db, record.id, found, self.records.now())
-
-        await self._store.run(store)
-        return done
-
-    async def _remove(self, task_id: str) -> None:
-        await to_the_end(self.around.engine.remove(task_id))
-        await self.around.workspaces.remove(task_id)
-
-    async def _clear(self, task_id: str) -> None:
-        await to_the_end(self.around.engine.remove(task_id))
-        await self._places.clear(task_id)
-
-    async def _gone(self, record: TaskRecord, why: str | None = None) -> None:
-        await self.records.move(
-            record,
-            Input.GONE,
-            message=why,
-            events=(PortsChanged(record.id, self.records.now(), []),),
-            write=lambda db: rows.put_ports(db, record.id, []),
-            # The input may hold secrets of the person's environment, and is not needed any more.
-            input=None,
-            ran=False,
-        )
+        await self._take_down.keep(record)
 
     # ---- taskStatus and what all share ---------------------------------------------------------------------
 
@@ -422,7 +349,3 @@ class Tasks:
 
     async def _progress(self, task_id: str) -> Progress:
         return await Progress.begin(self._store, self._journal, self._clock, self.records.waits, task_id)
-
-
-class _NotSaved(HostError):
-    """The work is not safe, so nothing may be removed."""
