@@ -244,7 +244,7 @@ class TaskTests(Rig):
         inside = gateway.rpartition(".")[0] + f".{int(gateway.rpartition('.')[2]) + 1}"
         for address, port in (("127.0.0.1", made.ports[8000]), (inside, 8000)):
             await self.until(partial(serves, address, port))
-        name = "deb.debian.org"
+        name = "debian.org"
         ran = await self.engine.execute("one", ["getent", "ahostsv4", name])
         self.assertEqual(ran.status == 0, await deferToThread(resolves, name))
 
