@@ -70,9 +70,7 @@ def every(connection: sqlite3.Connection, task_id: str | None = None) -> list[Sa
 
 def removed(connection: sqlite3.Connection, removal: Removal) -> None:
     """Remember it; the oldest are forgotten."""
-    connection.execute(
-        f"INSERT INTO removals ({_REMOVAL}) VALUES (?, ?, ?, ?, ?, ?)", attrs.astuple(removal)
-    )
+    connection.execute(f"INSERT INTO removals ({_REMOVAL}) VALUES (?, ?, ?, ?, ?, ?)", attrs.astuple(removal))
     connection.execute(
         "DELETE FROM removals WHERE id <= (SELECT max(id) FROM removals) - ?", (KEPT_REMOVALS,)
     )
