@@ -171,9 +171,12 @@ class Submodules:
         place = top
         for part in git_dir.split("/")[:-1]:
             place = place / part
-            if not os.path.lexists(place):
+            try:
                 place.mkdir()
-                self._checkouts.owner.give(place)
+            except FileExistsError:
+                # Theirs of another submodule that is made beside this one, or of git itself.
+                continue
+            self._checkouts.owner.give(place)
 
     def _join(
         self, top: Path, outer: _Outer, module: Module, repository: Repository, path: str, git_dir: str

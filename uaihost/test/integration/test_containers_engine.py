@@ -70,7 +70,8 @@ class DockerEngineTests(fakes.Contract):
         return attrs.evolve(launch, mounts=(Mount("/nowhere/at/all", "/workspace/web"),))
 
     async def halt(self, engine: Engine, task_id: str) -> None:
-        await engine.start_process(task_id, ["sh", "-c", "kill -TERM 1"])
+        # Again and again: a signal to an init that has no handler for it yet is dropped by the kernel.
+        await engine.start_process(task_id, ["sh", "-c", "while kill -TERM 1; do sleep 0.2; done"])
         for _ in range(100):
             found = await engine.find(task_id)
             if found is not None and found.state == "exited":

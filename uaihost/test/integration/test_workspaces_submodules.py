@@ -144,7 +144,7 @@ class SubmoduleTests(SubmoduleCase):
         self.patch(submodules, "MOST", 2)
         self.make("app", {f"s{number}": "../deep.git" for number in range(4)})
         copy = await self.copied("app")
-        self.assertEqual(len(copy.notes), 2)
+        self.assertEqual(len(copy.notes), 2, copy.notes)
         self.assertTrue(all("at most 2" in note for note in copy.notes), copy.notes)
         self.assertEqual(len(list(Path(copy.path).glob("s*/own.txt"))), 2)
 
