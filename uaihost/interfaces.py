@@ -322,6 +322,39 @@ class Engine(Protocol):
         """The last lines that its first process printed."""
 
 
+# ---- accounts at vendors ----------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Account:
+    """How an agent proves to its vendor who it is, without the proof.
+
+    form: `key`, an API key; `token`, a long-lived token; `login`, short-lived access tokens that the host
+    renews; `none`, nobody is signed in. base_url: of a gateway that is asked instead of the vendor.
+    """
+
+    form: Literal["key", "token", "login", "none"] = "none"
+    base_url: str | None = None
+
+
+class Accounts(Protocol):
+    """The accounts of this host's owner, by provider: claude, codex (credentials.accounts)."""
+
+    def account(self, provider: str) -> Account:
+        """Answered at once, from memory."""
+
+    async def secret(self, provider: str, name: str, *, renew: bool = False) -> str:
+        """`key`, `token`, `access` or `account_id`. A login's access token is renewed before it ends, or now
+        with `renew`: one exchange at a time, however many ask.
+
+        Raises:
+            HostError: `unavailable`, with what the owner has to type.
+        """
+
+    def on_change(self, listener: Callable[[str], None]) -> Callable[[], None]:
+        """`listener` hears the provider whose sign-in has changed; the result ends that."""
+
+
 # ---- agents and channel -----------------------------------------------------------------------------------
 
 

@@ -11,11 +11,14 @@ import msgspec
 from uaihost.agents.adapter import (
     AgentEvent,
     AgentSettings,
+    Answer,
+    Fault,
     Message,
     PermissionAsked,
     PermissionWithdrawn,
+    Ready,
     Reason,
-    SessionStarted,
+    Start,
     TextDelta,
     ToolEnded,
     ToolStarted,
@@ -37,11 +40,11 @@ class MockAdapter:
         self._program = program
         self._prompts = int(memory) if memory else 0
 
-    def argv(self, session_id: str | None) -> Sequence[str]:
+    def start(self, session_id: str | None) -> Start:
         argv = [*self._program, "--state", f"{self._settings.folder}/session.json"]
         # Whatever is not known to be free asks first.
         argv += ["--model", "free" if self._settings.model == "free" else "careful"]
-        return [*argv, "--resume", session_id] if session_id else argv
+        return Start((*argv, "--resume", session_id) if session_id else tuple(argv))
 
     def open(self, session_id: str | None) -> bytes:
         return _line("start", session=session_id, instructions=self._settings.instructions)
@@ -50,11 +53,11 @@ class MockAdapter:
         self._prompts += 1
         return _line("prompt", turn=self._prompts, text=text)
 
-    def answer(self, request_id: str, accept: bool) -> bytes:
-        return _line("answer", request=request_id, accept=accept)
+    def answer(self, request_id: str, answer: Answer) -> bytes:
+        return _line("answer", request=request_id, accept=answer.accept)
 
-    def interrupt(self) -> bytes | None:
-        return _line("cancel")
+    def interrupt(self) -> Sequence[bytes]:
+        return [_line("cancel")]
 
     def memory(self) -> str:
         return str(self._prompts)
@@ -90,7 +93,7 @@ class _Line(msgspec.Struct):
 def _events(line: _Line) -> list[AgentEvent]:
     match line.type:
         case "session" if line.session:
-            return [SessionStarted(line.session, line.resumed)]
+            return [Ready(line.session, line.resumed)]
         case "delta" if line.text:
             return [TextDelta(line.text)]
         case "message" if line.text:
@@ -107,7 +110,8 @@ def _events(line: _Line) -> list[AgentEvent]:
             return [Usage(line.input, line.output)]
         case "end":
             reasons: dict[str, Reason] = {"done": "done", "cancelled": "cancelled"}
-            return [TurnEnded(reasons.get(line.reason, "failed"), line.error)]
+            reason = reasons.get(line.reason, "failed")
+            return [TurnEnded(reason, Fault("other", line.error or "") if reason == "failed" else None)]
         case _:
             return []
 

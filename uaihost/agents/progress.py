@@ -11,10 +11,13 @@ import attrs
 from uaihost.agents import turn
 from uaihost.agents.adapter import (
     AgentEvent,
+    Fault,
     Message,
     PermissionAsked,
     PermissionWithdrawn,
-    SessionStarted,
+    Ready,
+    Reason,
+    Start,
     TextDelta,
     ToolEnded,
     ToolStarted,
@@ -69,7 +72,39 @@ class Decided:
     row: PermissionRow
 
 
-Happening = Said | Activity | Note | Decided | PermissionAsked | PermissionWithdrawn | Usage
+@attrs.frozen
+class TurnBegan:
+    """origin: who the words are from: `user:<author>`, `agent:<id>`, `system`."""
+
+    origin: str
+    text: str
+
+
+@attrs.frozen
+class TurnFinished:
+    """A turn has ended, whatever way; said before the agent's next one begins.
+
+    tools: how many it used. fault: set when `reason` is failed. answer: its last whole message, "" for none.
+    """
+
+    origin: str
+    reason: Reason
+    fault: Fault | None
+    tools: int
+    answer: str
+
+
+Happening = (
+    TurnBegan
+    | TurnFinished
+    | Said
+    | Activity
+    | Note
+    | Decided
+    | PermissionAsked
+    | PermissionWithdrawn
+    | Usage
+)
 
 
 class Room(Protocol):
@@ -83,8 +118,8 @@ class Room(Protocol):
     def streamed(self, agent_id: str, message_id: str, text: str) -> None:
         """The next piece of a message that will be `Said`."""
 
-    async def start(self, agent_id: str, argv: Sequence[str]) -> None:
-        """Start the keeper with this command in the task's container. HostError if that cannot be."""
+    async def start(self, agent_id: str, start: Start) -> None:
+        """Start the keeper with this in the task's container. HostError if that cannot be."""
 
 
 class Progress:
@@ -106,7 +141,7 @@ class Progress:
 
     def apply(self, event: AgentEvent) -> list[Happening]:
         match event:
-            case SessionStarted(session_id=session_id):
+            case Ready(session_id=session_id):
                 self.row = attrs.evolve(self.row, session_id=session_id)
                 return [self.step(Input.READY)]
             case TextDelta(text=text):
@@ -128,10 +163,12 @@ class Progress:
                 self.asked.discard(request_id)
                 settled = not self.asked and self.state is State.AWAITING
                 return [event, self.step(Input.SETTLED)] if settled else [event]
-            case TurnEnded(error=error):
-                return self._end_turn(error)
+            case TurnEnded(fault=fault):
+                return self._end_turn(fault)
             case Usage():
                 return [event]
+            case _:
+                return []
 
     def _say(self, text: str) -> list[Happening]:
         if len(text) > MESSAGE_LIMIT:
@@ -140,10 +177,10 @@ class Progress:
         self.row = attrs.evolve(self.row, answer_id=new_id(), partial="")
         return [said] if text.strip() else []
 
-    def _end_turn(self, error: str | None) -> list[Happening]:
+    def _end_turn(self, fault: Fault | None) -> list[Happening]:
         happened = self.unfinished()
-        if error:
-            happened.append(Note(f"@{self.row.agent_id} could not finish: {error}"))
+        if fault:
+            happened.append(Note(f"@{self.row.agent_id} could not finish: {fault.text}"))
         return [*happened, self.step(Input.ENDED)]
 
     def unfinished(self) -> list[Happening]:

@@ -20,11 +20,15 @@ MakeAdapter = Callable[[AgentSettings, str], Adapter]
 
 @attrs.frozen
 class Kind:
-    """models: what a person may choose, the default first."""
+    """models: what a person may choose, the default first. program: what the task image must hold, None where
+    every image has it; provider: whose account must be signed in, None for none. title: for people."""
 
     name: str
     models: tuple[str, ...]
     make: MakeAdapter
+    program: str | None = None
+    provider: str | None = None
+    title: str = ""
 
 
 MOCK = Kind(mock.NAME, mock.MODELS, mock.MockAdapter)

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from uaihost.agents import turn
-from uaihost.agents.adapter import Adapter, TurnEnded
+from uaihost.agents.adapter import Adapter, Answer, TurnEnded
 from uaihost.agents.backlog import AgentRows, Backlog
 from uaihost.agents.framing import Hello
 from uaihost.agents.process import Listener, Process, Starter
@@ -123,7 +123,7 @@ class Session:
             self._progress.asked.discard(decided.row.asked_as)
             if not self._progress.asked and self.state is State.AWAITING:
                 happened.append(self._progress.step(Input.SETTLED))
-            line = self._adapter.answer(decided.row.asked_as, decided.row.decision == "accept")
+            line = self._adapter.answer(decided.row.asked_as, Answer(decided.row.decision == "accept"))
             await self._commit(happened, [(line, None)])
 
         await self._serial.run(give)
@@ -238,7 +238,7 @@ class Session:
         self._process.attach(self.row.cursor)
 
     async def _start(self) -> None:
-        await self._room.start(self.row.agent_id, self._adapter.argv(self.row.session_id))
+        await self._room.start(self.row.agent_id, self._adapter.start(self.row.session_id))
 
     # ---- the agent's output
 
@@ -297,10 +297,10 @@ class Session:
     async def _interrupt(self) -> None:
         if self.state not in (State.BUSY, State.AWAITING) or self._process is None:
             return
-        line = self._adapter.interrupt()
+        lines = self._adapter.interrupt()
         self._progress.step(Input.INTERRUPT)
-        await self._commit([], [(line, None)] if line is not None else [])
-        if line is None:
+        await self._commit([], [(line, None) for line in lines])
+        if not lines:
             self._process.signal("INT")
         self._watch_interrupt()
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 import attrs
 from twisted.internet.defer import ensureDeferred, gatherResults
 
-from uaihost.agents.adapter import PermissionAsked, PermissionWithdrawn, Usage
+from uaihost.agents.adapter import PermissionAsked, PermissionWithdrawn, Start, Usage
 from uaihost.agents.progress import Activity, Decided, Happening, Note, Said
 from uaihost.agents.session import Session
 from uaihost.agents.turn import State
@@ -177,10 +177,10 @@ class Room:
 
     # ---- agents (the Room of agents.progress)
 
-    async def start(self, agent_id: str, argv: Sequence[str]) -> None:
+    async def start(self, agent_id: str, start: Start) -> None:
         folder = f"{AGENTS}/{agent_id}"
         await self._engine.start_process(
-            self.task_id, [*KEEPER, "--dir", folder, "--cwd", self.row.cwd, "--", *argv]
+            self.task_id, [*KEEPER, "--dir", folder, "--cwd", self.row.cwd, "--", *start.argv]
         )
 
     def streamed(self, agent_id: str, message_id: str, text: str) -> None:

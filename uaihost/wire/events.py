@@ -63,9 +63,26 @@ class ChannelActivity(
     agentId: str
     state: AgentState
     detail: str | None = None
+    # Set while a usage limit holds it: when it goes on by itself, milliseconds since the epoch.
+    until: int | None = None
 
 
-class PermissionRequested(msgspec.Struct, frozen=True, tag_field="type", tag="permission.requested"):
+class Option(msgspec.Struct, frozen=True):
+    label: str
+    description: str = ""
+
+
+class Question(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an agent asks a person; the answer is a label, or several joined by `, ` where `many`, or free text."""
+
+    question: str
+    options: list[Option]
+    many: bool = False
+
+
+class PermissionRequested(
+    msgspec.Struct, frozen=True, tag_field="type", tag="permission.requested", omit_defaults=True
+):
     taskId: str
     at: int
     agentId: str
@@ -74,6 +91,9 @@ class PermissionRequested(msgspec.Struct, frozen=True, tag_field="type", tag="pe
     title: str
     # The tool's input, a JSON object.
     input: dict[str, object]
+    questions: list[Question] | None = None
+    # When nobody's decision becomes a decline, milliseconds since the epoch.
+    expiresAt: int | None = None
 
 
 class PermissionResolved(msgspec.Struct, frozen=True, tag_field="type", tag="permission.resolved"):

@@ -133,8 +133,20 @@ class ChannelEnsure(msgspec.Struct, frozen=True, omit_defaults=True):
             msgspec.structs.force_setattr(self, "globalContext", None)
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True, omit_defaults=True):
+    """scope `task`: the tool is accepted from now on without asking, in this task. answers: a question's text
+    to the answer. Ill-typed ones count as absent."""
+
     kind: Literal["accept", "decline"]
+    scope: Any = "once"
+    answers: Any = None
+
+    def __post_init__(self) -> None:
+        if self.scope != "task":
+            msgspec.structs.force_setattr(self, "scope", "once")
+        given = self.answers
+        if not isinstance(given, dict) or not all(isinstance(text, str) for text in given.values()):
+            msgspec.structs.force_setattr(self, "answers", None)
 
 
 class CloneRepo(msgspec.Struct, frozen=True):

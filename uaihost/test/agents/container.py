@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock
 
-from uaihost.agents.adapter import Adapter, AgentSettings
+from uaihost.agents.adapter import Adapter, AgentSettings, Start
 from uaihost.agents.framing import Hello
 from uaihost.agents.mock import MockAdapter
 from uaihost.agents.process import Listener, Starter
@@ -203,8 +203,8 @@ class NoteBook:
     def streamed(self, agent_id: str, message_id: str, text: str) -> None:
         self.pieces.append(text)
 
-    async def start(self, agent_id: str, argv: Sequence[str]) -> None:
-        self.container.started(argv)
+    async def start(self, agent_id: str, start: Start) -> None:
+        self.container.started(start.argv)
 
     def said(self) -> list[str]:
         return [each.text for each in self.happened if isinstance(each, Said)]

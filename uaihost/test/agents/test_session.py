@@ -217,7 +217,7 @@ class RecoveryTests(SessionCase):
         self.clock.advance(BACKOFF[0])
         self.tick(10)
         self.assertEqual(self.session.state, State.IDLE)
-        self.assertEqual(self.container.argv[-1][-2:], ["--resume", "s1"])
+        self.assertEqual(self.container.argv[-1][-2:], ("--resume", "s1"))
         self.assertEqual(self.container.prompts(), ["x"])
 
     def test_a_word_that_the_dead_process_never_got_is_said_to_the_next(self) -> None:

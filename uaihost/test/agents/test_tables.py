@@ -10,10 +10,12 @@ from twisted.trial.unittest import TestCase
 from uaihost.agents import framing, mock, turn
 from uaihost.agents.adapter import (
     AgentSettings,
+    Answer,
+    Fault,
     Message,
     PermissionAsked,
     PermissionWithdrawn,
-    SessionStarted,
+    Ready,
     TextDelta,
     ToolEnded,
     ToolStarted,
@@ -178,7 +180,7 @@ class MockAdapterTests(TestCase):
 
     def test_lines_become_events(self) -> None:
         table: list[tuple[dict[str, Any], Any]] = [
-            ({"type": "session", "session": "s", "resumed": True}, SessionStarted("s", True)),
+            ({"type": "session", "session": "s", "resumed": True}, Ready("s", True)),
             ({"type": "delta", "text": "he"}, TextDelta("he")),
             ({"type": "message", "text": "hello"}, Message("hello")),
             ({"type": "tool", "id": "1", "name": "Run", "detail": "ls", "state": "started", "ok": None},
@@ -191,7 +193,7 @@ class MockAdapterTests(TestCase):
             ({"type": "usage", "input": 3, "output": 4}, Usage(3, 4)),
             ({"type": "end", "turn": 1, "reason": "done", "error": None}, TurnEnded("done")),
             ({"type": "end", "turn": 1, "reason": "cancelled"}, TurnEnded("cancelled")),
-            ({"type": "end", "turn": 1, "reason": "?", "error": "e"}, TurnEnded("failed", "e")),
+            ({"type": "end", "turn": 1, "reason": "?", "error": "e"}, TurnEnded("failed", Fault("other", "e"))),
         ]  # fmt: skip
         for line, event in table:
             self.assertEqual(self.adapter.feed(json.dumps(line).encode()), [event])
@@ -226,8 +228,8 @@ class MockAdapterTests(TestCase):
         for line in (
             self.adapter.open("s"),
             self.adapter.prompt("one\ntwo \ud800"),
-            self.adapter.answer("r", True),
-            self.adapter.interrupt(),
+            self.adapter.answer("r", Answer(True)),
+            *self.adapter.interrupt(),
         ):
             assert line is not None
             self.assertNotIn(b"\n", line)
@@ -245,9 +247,9 @@ class MockAdapterTests(TestCase):
             (None, "careful"),
             ("x", "careful"),
         ):
-            argv = mock.MockAdapter(AgentSettings("a", model, "/f", "")).argv(None)
+            argv = mock.MockAdapter(AgentSettings("a", model, "/f", "")).start(None).argv
             self.assertEqual(argv[argv.index("--model") + 1], expected)
-        self.assertEqual(self.adapter.argv("s")[-2:], ["--resume", "s"])
+        self.assertEqual(self.adapter.start("s").argv[-2:], ("--resume", "s"))
 
 
 class RegistryTests(TestCase):
