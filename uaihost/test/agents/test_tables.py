@@ -193,7 +193,7 @@ class MockAdapterTests(TestCase):
             ({"type": "usage", "input": 3, "output": 4}, Usage(3, 4)),
             ({"type": "end", "turn": 1, "reason": "done", "error": None}, TurnEnded("done")),
             ({"type": "end", "turn": 1, "reason": "cancelled"}, TurnEnded("cancelled")),
-            ({"type": "end", "turn": 1, "reason": "?", "error": "e"}, TurnEnded("failed", Fault("other", "e"))),
+            ({"type": "end", "reason": "?", "error": "e"}, TurnEnded("failed", Fault("other", "e"))),
         ]  # fmt: skip
         for line, event in table:
             self.assertEqual(self.adapter.feed(json.dumps(line).encode()), [event])
