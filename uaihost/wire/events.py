@@ -73,7 +73,7 @@ class Option(msgspec.Struct, frozen=True):
 
 
 class Question(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an agent asks a person; the answer is a label, several joined by `, ` where `many`, or free text."""
+    """What an agent asks a person; the answer is a label, several joined by `, ` if `many`, or any text."""
 
     question: str
     options: list[Option]
