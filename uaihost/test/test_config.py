@@ -42,6 +42,19 @@ BAD = [
     ("egress_allow", "a b"),
     ("egress_allow", "example.org:0"),
     ("egress_allow", "10.0.0.0/64"),
+    ("claude_base_url", "ftp://gateway.example"),
+    ("claude_base_url", "https://user:secret@gateway.example"),
+    ("codex_base_url", "gateway.example"),
+    ("acp_agents", "gemini"),
+    ("acp_agents", "Big Name=gemini --acp"),
+    ("acp_agents", "a=x;a=y"),
+    ("acp_agents", "a='open"),
+    ("permission_expiry", "0"),
+    ("permission_expiry", "nan"),
+    ("budget_hops", "-1"),
+    ("budget_turns", "many"),
+    ("budget_tokens", "1.5"),
+    ("budget_minutes", "1h"),
 ]
 
 
@@ -76,6 +89,23 @@ class LoadTests(TestCase):
             settings.egress_allow,
             ("git.example.org:8443", "*.corp.example", "192.168.1.0/24", "10.0.0.7:5432"),
         )
+
+    def test_agents_of_ones_own(self) -> None:
+        settings = self.load({"UAI_ACP_AGENTS": "gemini=gemini --acp; own = 'my agent' -x"})
+        self.assertEqual(settings.acp_agents, (("gemini", ("gemini", "--acp")), ("own", ("my agent", "-x"))))
+        path = short_folder(self) / "uaihost.toml"
+        path.write_text('acp_agents = ["a=x", "b=y -z"]\n')
+        settings = self.load({"UAI_CONFIG": str(path)})
+        self.assertEqual(settings.acp_agents, (("a", ("x",)), ("b", ("y", "-z"))))
+
+    def test_a_gateway_has_no_slash_at_its_end(self) -> None:
+        settings = self.load({"UAI_CLAUDE_BASE_URL": "http://10.0.0.7:8099/v1/"})
+        self.assertEqual(settings.claude_base_url, "http://10.0.0.7:8099/v1")
+        self.assertIsNone(settings.codex_base_url)
+
+    def test_hours_become_seconds(self) -> None:
+        self.assertEqual(self.load({"UAI_PERMISSION_EXPIRY": "0.5"}).permission_expiry, 1800)
+        self.assertEqual(self.load({}).permission_expiry, 7 * 24 * 3600)
 
     def test_an_empty_variable_counts_as_absent(self) -> None:
         self.assertEqual(self.load({"UAI_HOST_UI_PORT": ""}).ui_port, 5876)
@@ -136,4 +166,4 @@ class LoadTests(TestCase):
             self.assertIn(env, error.message)
 
     def test_the_document_holds_the_table(self) -> None:
-        self.assertIn(config.table(), DOCS.read_text(encoding="utf-8"))
+        self.assertIn(config.table_text(), DOCS.read_text(encoding="utf-8"))

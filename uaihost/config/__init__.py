@@ -1,0 +1,205 @@
+"""Settings: one table says every name, source, default and legal range; docs/settings.md is made from it.
+
+A value comes from the first source that has one: flag, environment variable, the file that a `*_FILE`
+variable names (secrets), the TOML file, the default. A bad value is refused with its source and the legal
+range; it never falls back to something else in silence.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from uaihost.config.table import DEFAULT_BRIDGE_PORT, DEFAULT_UI_PORT, SETTINGS, Setting
+from uaihost.errors import SettingError
+
+__all__ = ["DEFAULT_BRIDGE_PORT", "DEFAULT_UI_PORT", "SETTINGS", "Setting", "Settings", "load", "table_text"]
+
+
+@attrs.frozen
+class Settings:
+    """The values in force. `token` is empty when none was given: whoever needs it asks `require_token`."""
+
+    token: str = attrs.field(repr=False)
+    cloud_url: str
+    bridge_port: int
+    host_id: str | None
+    ui_port: int
+    data_dir: Path
+    ca_file: Path | None
+    docker_host: str | None
+    base_image: str
+    local_repositories: tuple[Path, ...]
+    task_image: str
+    task_memory: int
+    task_swap: int
+    task_cpus: float
+    task_pids: int
+    task_disk: int
+    disk_budget: int
+    egress: str
+    egress_allow: tuple[str, ...]
+    claude_base_url: str | None
+    codex_base_url: str | None
+    acp_agents: tuple[tuple[str, tuple[str, ...]], ...]
+    permission_expiry: float
+    budget_hops: int
+    budget_turns: int
+    budget_tokens: int
+    budget_minutes: int
+
+    def require_token(self) -> str:
+        """The host's token.
+
+        Raises:
+            SettingError: none was given.
+        """
+        if not self.token:
+            raise SettingError(
+                "UAI_HOST_TOKEN is not set: give the host's token in UAI_HOST_TOKEN, in a file named by "
+                "UAI_HOST_TOKEN_FILE, or as `token` in the TOML file; the bridge's operator has it"
+            )
+        return self.token
+
+
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+def load(
+    flags: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    *,
+    home: Path,
+    root: bool,
+    config_file: Path | None = None,
+) -> Settings:
+    """The settings in force.
+
+    Args:
+        flags: by setting name; None for one that was not given.
+        environ: the environment; an empty value counts as absent.
+        home: the user's home folder; root: whether the user is root (both choose defaults).
+        config_file: the TOML file; None looks at `UAI_CONFIG`, then at the default place if it is there.
+
+    Raises:
+        SettingError: a bad value, an unknown key in the file, an unreadable file.
+    """
+    file, path = _toml(environ, home, root, config_file)
+    values: dict[str, Any] = {}
+    for setting in SETTINGS:
+        found = _find(setting, flags, environ, file, path)
+        if found is not None:
+            text, source = found
+            values[setting.name] = _value(setting, text, source)
+    bridge_port = values.get("bridge_port", DEFAULT_BRIDGE_PORT)
+    return Settings(
+        token=values.get("token", ""),
+        cloud_url=values.get("cloud_url", f"ws://127.0.0.1:{bridge_port}/host"),
+        bridge_port=bridge_port,
+        host_id=values.get("host_id"),
+        ui_port=values.get("ui_port", DEFAULT_UI_PORT),
+        data_dir=values.get("data_dir") or _default_data(environ, home, root),
+        ca_file=values.get("ca_file"),
+        docker_host=values.get("docker_host"),
+        base_image=values.get("base_image", "debian:bookworm-slim"),
+        local_repositories=values.get("local_repositories", ()),
+        task_image=values.get("task_image", "standard"),
+        task_memory=values.get("task_memory", 4 << 30),
+        task_swap=values.get("task_swap", 0),
+        task_cpus=values.get("task_cpus", 2.0),
+        task_pids=values.get("task_pids", 1024),
+        task_disk=values.get("task_disk", 20 << 30),
+        disk_budget=values.get("disk_budget", 50 << 30),
+        egress=values.get("egress", "open"),
+        egress_allow=values.get("egress_allow", ()),
+        claude_base_url=values.get("claude_base_url"),
+        codex_base_url=values.get("codex_base_url"),
+        acp_agents=values.get("acp_agents", ()),
+        permission_expiry=values.get("permission_expiry", 168 * 3600.0),
+        budget_hops=values.get("budget_hops", 8),
+        budget_turns=values.get("budget_turns", 40),
+        budget_tokens=values.get("budget_tokens", 5_000_000),
+        budget_minutes=values.get("budget_minutes", 240),
+    )
+
+
+def table_text() -> str:
+    """The settings as a Markdown table."""
+    rows = [
+        "| flag | environment | TOML key | meaning | legal values | default |",
+        "|---|---|---|---|---|---|",
+    ]
+    for s in SETTINGS:
+        env = f"`{s.env}`" + (f", `{s.env}_FILE`" if s.secret else "")
+        # A secret on a command line is seen by every user of the machine.
+        flag = "" if s.secret else f"`{s.flag}`"
+        rows.append(f"| {flag} | {env} | `{s.name}` | {s.meaning} | {s.legal} | {s.default} |")
+    return "\n".join(rows) + "\n"
+
+
+def _find(
+    setting: Setting,
+    flags: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    file: Mapping[str, Any],
+    path: Path | None,
+) -> tuple[str, str] | None:
+    """The raw value and the name of its source."""
+    given = flags.get(setting.name)
+    if given is not None:
+        return given, f"flag {setting.flag}"
+    if environ.get(setting.env):
+        return environ[setting.env], setting.env
+    pointer = f"{setting.env}_FILE"
+    if setting.secret and environ.get(pointer):
+        try:
+            return Path(environ[pointer]).read_text(encoding="utf-8").strip(), f"the file named by {pointer}"
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingError(f"{pointer}: cannot read {environ[pointer]}: {error}") from None
+    if setting.name in file:
+        value = file[setting.name]
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            separator = {"egress_allow": ",", "acp_agents": ";"}.get(setting.name, os.pathsep)
+            value = separator.join(value)
+        return str(value), f"`{setting.name}` in {path}"
+    return None
+
+
+def _value(setting: Setting, text: str, source: str) -> Any:
+    try:
+        return setting.parse(text)
+    except (ValueError, OverflowError):
+        shown = "the value" if setting.secret else repr(text[:200])
+        raise SettingError(f"{source}: {shown} is not legal; it must be {setting.legal}") from None
+
+
+def _toml(
+    environ: Mapping[str, str], home: Path, root: bool, given: Path | None
+) -> tuple[dict[str, Any], Path | None]:
+    path = given or (Path(environ["UAI_CONFIG"]) if environ.get("UAI_CONFIG") else None)
+    if path is None:
+        config_home = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+        path = Path("/etc/uaihost/uaihost.toml") if root else config_home / "uaihost" / "uaihost.toml"
+        if not path.exists():
+            return {}, None
+    try:
+        file = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingError(f"cannot read the settings file {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingError(f"{path} is not TOML: {error}") from None
+    unknown = sorted(set(file) - set(_BY_NAME))
+    if unknown:
+        raise SettingError(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(_BY_NAME)}")
+    return file, path
+
+
+def _default_data(environ: Mapping[str, str], home: Path, root: bool) -> Path:
+    if root:
+        return Path("/var/lib/uaihost")
+    return Path(environ.get("XDG_DATA_HOME") or home / ".local" / "share") / "uaihost"
