@@ -75,6 +75,19 @@ class ParseTests(TestCase):
         self.assertEqual(parse([{"kind": "accept"}], (inputs.Decision,))[0].kind, "accept")
         self.assertRaises(BadArgs, parse, [{"kind": "maybe"}], (inputs.Decision,))
 
+    def test_what_a_decision_says_besides(self) -> None:
+        decision = inputs.Decision
+        cases: list[tuple[dict[str, Any], inputs.Decision]] = [
+            ({}, decision("accept", "once", None)),
+            ({"scope": "task"}, decision("accept", "task", None)),
+            ({"scope": "world"}, decision("accept", "once", None)),
+            ({"scope": 1, "answers": ["a"]}, decision("accept", "once", None)),
+            ({"answers": {"Which?": "that one"}}, decision("accept", "once", {"Which?": "that one"})),
+            ({"answers": {"Which?": 1}}, decision("accept", "once", None)),
+        ]
+        for more, expected in cases:
+            self.assertEqual(parse([{"kind": "accept", **more}], (decision,))[0], expected)
+
 
 class JsonStringTests(TestCase):
     def test_ports(self) -> None:
@@ -122,6 +135,25 @@ class EventTests(TestCase):
             (events.ChannelDelta("t", 1, "m", "a", "h"), "channel.delta"),
             (events.ChannelActivity("t", 1, "a", "idle"), "channel.activity"),
             (events.PermissionRequested("t", 1, "a", "r", "run", "Run x", {"c": 1}), "permission.requested"),
+            (
+                events.PermissionRequested(
+                    "t",
+                    1,
+                    "a",
+                    "r",
+                    "ask",
+                    "A question",
+                    {},
+                    [
+                        events.Question(
+                            "Which?", [events.Option("this"), events.Option("that", "the other")], True
+                        )
+                    ],
+                    5,
+                ),
+                "permission.requested",
+            ),
+            (events.ChannelActivity("t", 1, "a", "idle", "usage limit", 5), "channel.activity"),
             (events.PermissionResolved("t", 1, "a", "r", "accept", "u"), "permission.resolved"),
             (events.AgentUsage("t", 1, "a", 1, 2), "agent.usage"),
             (events.TaskResources("t", 1, 5, 0.5), "task.resources"),
