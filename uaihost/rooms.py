@@ -97,12 +97,12 @@ class Rooms:
         self.engine = DockerEngine(
             reactor, ground.threads("engine", ENGINE_THREADS), docker_host, ground.host_id
         )
-        self.firewall = Firewall(reactor, files, docker_host, allow=settings.egress_allow)
+        self.firewall = Firewall(reactor, files, docker_host, allow=settings.reachable)
         self.images = task_images(reactor, ground.threads("images", 1), settings, settings.task_image)
         self.channels = Channels(
             database, journal, self.engine, reactor, agents, files, folders.tasks, folders.transcripts
         )
-        policy = Policy(settings.egress, settings.egress_allow)
+        policy = Policy(settings.egress, settings.reachable)
         self.egress = Egress(reactor, folders, policy, self._blocked)
         self.ports = PortTable()
         self.exposed = Exposed(database, journal, reactor, self.ports)

@@ -7,11 +7,13 @@ range; it never falls back to something else in silence.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -52,6 +54,12 @@ class Settings:
     budget_turns: int
     budget_tokens: int
     budget_minutes: int
+
+    @property
+    def reachable(self) -> tuple[str, ...]:
+        """What tasks may reach whatever the policy: the owner's list, and the gateways that agents need."""
+        gateways = (self.claude_base_url, self.codex_base_url)
+        return self.egress_allow + tuple(_destination(url) for url in gateways if url and not _own(url))
 
     def require_token(self) -> str:
         """The host's token.
@@ -140,6 +148,24 @@ def table_text() -> str:
         flag = "" if s.secret else f"`{s.flag}`"
         rows.append(f"| {flag} | {env} | `{s.name}` | {s.meaning} | {s.legal} | {s.default} |")
     return "\n".join(rows) + "\n"
+
+
+def _destination(url: str) -> str:
+    """`host:port` of a gateway, as `egress_allow` spells it."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _own(url: str) -> bool:
+    """Whether it names the machine that it is used on: for a task that is its own container, and nothing of
+    this machine must be opened for it."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _find(

@@ -103,6 +103,20 @@ class LoadTests(TestCase):
         self.assertEqual(settings.claude_base_url, "http://10.0.0.7:8099/v1")
         self.assertIsNone(settings.codex_base_url)
 
+    def test_tasks_reach_the_gateways_of_agents(self) -> None:
+        settings = self.load(
+            {
+                "UAI_EGRESS_ALLOW": "10.0.0.7:5432",
+                "UAI_CLAUDE_BASE_URL": "https://gateway.corp.example/anthropic",
+                "UAI_CODEX_BASE_URL": "http://[fd00::7]:8099/v1",
+            }
+        )
+        self.assertEqual(settings.reachable, ("10.0.0.7:5432", "gateway.corp.example:443", "[fd00::7]:8099"))
+
+    def test_a_gateway_on_loopback_opens_nothing_of_this_machine(self) -> None:
+        for url in ("http://127.0.0.1:8099", "http://[::1]:8099", "http://localhost", "http://a.localhost:1"):
+            self.assertEqual(self.load({"UAI_CLAUDE_BASE_URL": url}).reachable, ())
+
     def test_hours_become_seconds(self) -> None:
         self.assertEqual(self.load({"UAI_PERMISSION_EXPIRY": "0.5"}).permission_expiry, 1800)
         self.assertEqual(self.load({}).permission_expiry, 7 * 24 * 3600)
