@@ -63,22 +63,16 @@ class AgentRows:
         self._task_id = task_id
         self._agent_id = agent_id
 
-    async def load(self) -> tuple[AgentRow | None, list[LineRow], frozenset[str]]:
-        """The agent, the lines it may not have got, and its own names of the requests it waits for."""
+    async def load(self) -> tuple[AgentRow | None, list[LineRow]]:
+        """The agent, and the lines it may not have got."""
         task_id, agent_id = self._task_id, self._agent_id
-        row, lines, permissions = await self._store.run(
-            lambda db: (
-                table.agent(db, task_id, agent_id),
-                table.lines(db, task_id, agent_id),
-                table.permissions(db, task_id),
-            )
+        return await self._store.run(
+            lambda db: (table.agent(db, task_id, agent_id), table.lines(db, task_id, agent_id))
         )
-        asked = [each.asked_as for each in permissions if each.agent_id == agent_id and not each.decision]
-        return row, lines, frozenset(asked)
 
     async def lines(self) -> list[LineRow]:
         return await self._store.run(lambda db: table.lines(db, self._task_id, self._agent_id))
 
-    async def queued(self) -> tuple[int, str] | None:
-        """What the agent is to be told next: its place in the queue and the text."""
+    async def queued(self) -> tuple[int, str, str] | None:
+        """What the agent is to be told next: its place in the queue, the text and who it is from."""
         return await self._store.run(lambda db: table.queued(db, self._task_id, self._agent_id))

@@ -67,9 +67,20 @@ class Note:
 
 @attrs.frozen
 class Decided:
-    """A person has decided this request."""
+    """This request is decided, and the agent is told so now."""
 
     row: PermissionRow
+
+
+@attrs.frozen
+class PermissionsOrphaned:
+    """The process that asked these, by its own names, is gone, and its turn will go on: they stay open.
+
+    The next process may use the same names for something else. One that asks exactly the same is bound to the
+    row that is there; `TurnFinished` gives up what is left.
+    """
+
+    request_ids: tuple[str, ...]
 
 
 @attrs.frozen
@@ -84,6 +95,7 @@ class TurnBegan:
 class TurnFinished:
     """A turn has ended, whatever way; said before the agent's next one begins.
 
+    One that only lost its process goes on: that is no end. One that met a usage limit ends and begins again.
     tools: how many it used. fault: set when `reason` is failed. answer: its last whole message, "" for none.
     """
 
@@ -103,6 +115,7 @@ Happening = (
     | Decided
     | PermissionAsked
     | PermissionWithdrawn
+    | PermissionsOrphaned
     | Usage
 )
 
@@ -112,14 +125,29 @@ class Room(Protocol):
 
     async def record(
         self, agent_id: str, happened: Sequence[Happening], write: Callable[[Connection], None]
-    ) -> None:
-        """One transaction: `write` and all that `happened` means to the channel. Then it is published."""
+    ) -> Sequence[Decided]:
+        """One transaction: `write` and all that `happened` means to the channel. Then it is published.
+
+        Returns what this agent's process waits for and is decided already: by a rule, or by a person while it
+        was gone. Each is returned again until it is recorded as `Decided`, whose transaction holds the line
+        that tells the agent: so none is lost and each is used up once.
+        """
 
     def streamed(self, agent_id: str, message_id: str, text: str) -> None:
         """The next piece of a message that will be `Said`."""
 
     async def start(self, agent_id: str, start: Start) -> None:
         """Start the keeper with this in the task's container. HostError if that cannot be."""
+
+    async def fill(self, agent_id: str, line: bytes, renew: bool) -> bytes:
+        """`line` with each `{{name}}` replaced by that secret of the agent's account, a fresh one with
+        `renew`. HostError `unavailable`, with what the owner has to type."""
+
+    async def history(self, agent_id: str) -> str:
+        """What was said in the task, for one that remembers nothing of it; "" if nothing."""
+
+    def may_begin(self, agent_id: str, origin: str) -> bool:
+        """Whether words from `origin` may begin a turn now; if not they wait until the session is pumped."""
 
 
 class Progress:
@@ -129,9 +157,9 @@ class Progress:
     streamed of a message that has not come whole; whoever publishes them empties it.
     """
 
-    def __init__(self, row: AgentRow, asked: frozenset[str] = frozenset()) -> None:
+    def __init__(self, row: AgentRow) -> None:
         self.row = row
-        self.asked = set(asked)
+        self.asked = set(row.asked)
         self.activity: AgentState = STATES[State(row.state)]
         self.pieces: list[tuple[str, str]] = []
 

@@ -223,8 +223,8 @@ class Session:
         self._progress.row = attrs.evolve(self.row, **fields)
 
     async def _open(self) -> None:
-        row, lines, asked = await self._rows.load()
-        self._progress = Progress(row or self.row, asked)
+        row, lines = await self._rows.load()
+        self._progress = Progress(row or self.row)
         self._adapter = self._make_adapter(self.row)
         if self.state not in (State.STOPPED, State.FAILED):
             self._attach(lines)
@@ -285,7 +285,7 @@ class Session:
         waiting = await self._rows.queued()
         if waiting is None:
             return
-        position, text = waiting
+        position, text, _ = waiting
         line = self._adapter.prompt(text)
         self._prompt = self.row.next_line
         await self._commit(
@@ -408,6 +408,7 @@ class Session:
         first = self.row.next_line
         numbered = [LineRow(first + n, line, prompt) for n, (line, prompt) in enumerate(lines)]
         self._change(next_line=first + len(numbered), memory=self._adapter.memory())
+        self._change(asked=tuple(sorted(self._progress.asked)))
         row = self.row
         acknowledged = 0
         if process is not None and self._backlog.new_run is None:

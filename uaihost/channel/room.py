@@ -188,7 +188,7 @@ class Room:
 
     async def record(
         self, agent_id: str, happened: Sequence[Happening], write: Callable[[Connection], None]
-    ) -> None:
+    ) -> Sequence[Decided]:
         effects = _Effects(writes=[write])
         for happening in happened:
             self._translate(agent_id, happening, effects)
@@ -204,6 +204,16 @@ class Room:
             raise
         if any(isinstance(event, events.ChannelMessage) for event in effects.told):
             await self._stored(effects.heard)
+        return ()
+
+    async def fill(self, agent_id: str, line: bytes, renew: bool) -> bytes:
+        return line
+
+    async def history(self, agent_id: str) -> str:
+        return ""
+
+    def may_begin(self, agent_id: str, origin: str) -> bool:
+        return True
 
     def _translate(self, agent_id: str, happening: Happening, effects: _Effects) -> None:
         task_id, now = self.task_id, self._now()

@@ -1,4 +1,4 @@
-"""The tables of channels (migrations/0002_channel.sql): SQL in, records out.
+"""The tables of channels (migrations/0002_channel.sql and later): SQL in, records out.
 
 Every function takes the connection of the transaction it is part of. Times are milliseconds since the epoch.
 """
@@ -43,6 +43,19 @@ class AgentRow:
     memory: str = ""
     answer_id: str = ""
     partial: str = ""
+    doing: str | None = None
+    origin: str = "system"
+    pending: str = ""
+    begun: bool = False
+    tries: int = 0
+    parks: int = 0
+    tools: int = 0
+    answer: str = ""
+    parked_until: int | None = None
+    fault: str = ""
+    asked: tuple[str, ...] = ()
+    odd: tuple[str, ...] = ()
+    stale: bool = False
 
 
 @attrs.frozen
@@ -60,11 +73,13 @@ class MessageRow:
 
 @attrs.frozen
 class LineRow:
-    """A line for an agent's stdin; prompt: the queued text, if the line begins a turn."""
+    """A line for an agent's stdin; prompt: the words, if the line begins a turn; secret: 1 if secrets are
+    filled in as it leaves, 2 if fresh ones."""
 
     number: int
     line: bytes
     prompt: str | None
+    secret: int = 0
 
 
 @attrs.frozen
@@ -112,7 +127,8 @@ def close_channel(db: Connection, task_id: str) -> None:
 
 
 def save_agent(db: Connection, row: AgentRow) -> None:
-    _put(db, "channel_agents", attrs.asdict(row))
+    lists = {name: json.dumps(getattr(row, name)) for name in ("asked", "odd")}
+    _put(db, "channel_agents", attrs.asdict(row) | lists)
 
 
 def agents(db: Connection, task_id: str) -> list[AgentRow]:
@@ -121,7 +137,13 @@ def agents(db: Connection, task_id: str) -> list[AgentRow]:
     rows = db.execute(
         f"SELECT {', '.join(names)} FROM channel_agents WHERE task_id = ? ORDER BY position", (task_id,)
     )
-    return [AgentRow(**{**dict(zip(names, row, strict=True)), "present": bool(row[3])}) for row in rows]
+    return [_agent(dict(zip(names, row, strict=True))) for row in rows]
+
+
+def _agent(fields: dict[str, Any]) -> AgentRow:
+    flags = {name: bool(fields[name]) for name in ("present", "begun", "stale")}
+    lists = {name: tuple(json.loads(fields[name])) for name in ("asked", "odd")}
+    return AgentRow(**fields | flags | lists)
 
 
 def agent(db: Connection, task_id: str, agent_id: str) -> AgentRow | None:
@@ -175,24 +197,26 @@ def _messages(db: Connection, where: str, given: Sequence[Any]) -> list[MessageR
 # ---- words that wait, and lines on their way
 
 
-def enqueue(db: Connection, task_id: str, agent_id: str, text: str, *, first: bool = False) -> None:
-    """Behind what waits for the agent already, or before it."""
+def enqueue(
+    db: Connection, task_id: str, agent_id: str, text: str, *, origin: str = "system", first: bool = False
+) -> None:
+    """Behind what waits for the agent already, or before it. origin: `user:ID`, `agent:ID` or `system`."""
     edge = "MIN(position) - 1" if first else "MAX(position) + 1"
     db.execute(
-        f"INSERT INTO channel_queue SELECT ?, ?, COALESCE({edge}, 0), ? FROM channel_queue "
-        "WHERE task_id = ? AND agent_id = ?",
-        (task_id, agent_id, text, task_id, agent_id),
+        "INSERT INTO channel_queue (task_id, agent_id, position, text, origin) "
+        f"SELECT ?, ?, COALESCE({edge}, 0), ?, ? FROM channel_queue WHERE task_id = ? AND agent_id = ?",
+        (task_id, agent_id, text, origin, task_id, agent_id),
     )
 
 
-def queued(db: Connection, task_id: str, agent_id: str) -> tuple[int, str] | None:
-    """The position and the text of what the agent is to be told next."""
+def queued(db: Connection, task_id: str, agent_id: str) -> tuple[int, str, str] | None:
+    """The position, the text and the origin of what the agent is to be told next."""
     found = db.execute(
-        "SELECT position, text FROM channel_queue WHERE task_id = ? AND agent_id = ? "
+        "SELECT position, text, origin FROM channel_queue WHERE task_id = ? AND agent_id = ? "
         "ORDER BY position LIMIT 1",
         (task_id, agent_id),
     ).fetchone()
-    return (found[0], found[1]) if found else None
+    return (found[0], found[1], found[2]) if found else None
 
 
 def dequeue(db: Connection, task_id: str, agent_id: str, position: int) -> None:
@@ -208,7 +232,8 @@ def add_line(db: Connection, task_id: str, agent_id: str, row: LineRow) -> None:
 
 def lines(db: Connection, task_id: str, agent_id: str) -> list[LineRow]:
     rows = db.execute(
-        "SELECT number, line, prompt FROM channel_lines WHERE task_id = ? AND agent_id = ? ORDER BY number",
+        "SELECT number, line, prompt, secret FROM channel_lines "
+        "WHERE task_id = ? AND agent_id = ? ORDER BY number",
         (task_id, agent_id),
     )
     return [LineRow(*row) for row in rows]

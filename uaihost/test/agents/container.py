@@ -18,8 +18,9 @@ from uaihost.agents.adapter import Adapter, AgentSettings, Start
 from uaihost.agents.framing import Hello
 from uaihost.agents.mock import MockAdapter
 from uaihost.agents.process import Listener, Starter
-from uaihost.agents.progress import Happening, Note, Said
+from uaihost.agents.progress import Decided, Happening, Note, Said
 from uaihost.agents.session import Session
+from uaihost.errors import HostError
 from uaihost.state.channel import AgentRow
 from uaihost.test.channel.rig import MemoryStore
 
@@ -193,12 +194,35 @@ class NoteBook:
         self.container = container
         self.happened: list[Happening] = []
         self.pieces: list[str] = []
+        self.open = True
+        self.told_before = ""
+        # What is decided already, until it is recorded.
+        self.due: list[Decided] = []
+        self.renewed: list[bool] = []
+        self.refusal: HostError | None = None
+        self.filling: Deferred[None] | None = None
 
     async def record(
         self, agent_id: str, happened: Sequence[Happening], write: Callable[[Connection], None]
-    ) -> None:
+    ) -> Sequence[Decided]:
         await self.store.run(write)
         self.happened += happened
+        self.due = [each for each in self.due if each not in happened]
+        return list(self.due)
+
+    async def fill(self, agent_id: str, line: bytes, renew: bool) -> bytes:
+        self.renewed.append(renew)
+        if self.filling is not None:
+            await self.filling
+        if self.refusal is not None:
+            raise self.refusal
+        return line.replace(b"{{key}}", b"sesame")
+
+    async def history(self, agent_id: str) -> str:
+        return self.told_before
+
+    def may_begin(self, agent_id: str, origin: str) -> bool:
+        return self.open
 
     def streamed(self, agent_id: str, message_id: str, text: str) -> None:
         self.pieces.append(text)

@@ -27,7 +27,8 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.db = sqlite3.connect(":memory:", isolation_level=None)
-        self.db.executescript((ROOT / "migrations" / "0002_channel.sql").read_text(encoding="utf-8"))
+        for path in sorted((ROOT / "migrations").glob("*.sql")):
+            self.db.executescript(path.read_text(encoding="utf-8"))
         # Set by a test that wants the n-th next transaction to fail before it is complete.
         self.fail_after: int | None = None
 
