@@ -51,7 +51,13 @@ def failure(made: Turn) -> tuple[int, dict[str, str], dict[str, Any]]:
             "resets_at": int(time.time()) + made.limit,
             "resets_in_seconds": made.limit,
         }
-        return 429, {}, {"error": error}
+        headers = {
+            "x-codex-primary-used-percent": "100",
+            "x-codex-primary-window-minutes": "300",
+            "x-codex-primary-reset-at": str(error["resets_at"]),
+            "x-codex-primary-reset-after-seconds": str(made.limit),
+        }
+        return 429, headers, {"error": error}
     kind, code, text = KINDS.get(made.fail, ("server_error", "server_error", "scripted: a server error"))
     status = 503 if made.fail == 529 else made.fail
     return status, {}, {"error": {"message": text, "type": kind, "param": None, "code": code}}
@@ -59,7 +65,7 @@ def failure(made: Turn) -> tuple[int, dict[str, str], dict[str, Any]]:
 
 def whole(path: str, body: dict[str, Any], made: Turn) -> dict[str, Any]:
     if path.endswith("completions"):
-        message = {"role": "assistant", "content": "".join(made.pieces) or None}
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(made.pieces) or None}
         if made.call:
             message["tool_calls"] = [_chat_call(made.call)]
         choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if made.call else "stop"}
