@@ -45,13 +45,17 @@ MODELS = ("default", "gpt-6.1-sol", "gpt-5.6-sol", "gpt-5.5")
 POLICY, SANDBOX = "untrusted", "danger-full-access"
 KEY = "UAI_CODEX_KEY"
 VENDOR = "https://api.openai.com/v1"
+# What a command in the container can have written into the home folder: programs to start, and rules by which
+# later commands are not asked about. Options merge with those settings; gone they cannot count.
+CLEAN = (
+    'cd "${CODEX_HOME:-$HOME/.codex}" 2>/dev/null && rm -rf config.toml hooks.json hooks rules; '
+    'cd "$0" && exec "$@"'
+)
 ARGUMENTS = (
     "app-server",
     "--disable", "plugins", "--disable", "apps",
     # Without a connection it would try for ever, silently.
     "--disable", "unbounded_connection_retries",
-    # What commands in the container can write into the home folder's settings starts nothing.
-    "-c", "mcp_servers={}", "-c", "notify=[]", "-c", "hooks={}",
 )  # fmt: skip
 RETRIES = 3
 _KEPT = 64
@@ -91,7 +95,16 @@ class CodexAdapter:
 
     def start(self, session_id: str | None) -> Start:
         settings, account = self._settings, self._settings.account
-        argv = [PROGRAM, *ARGUMENTS, "-c", f"projects={codex_lines.untrusted(settings.cwd)}"]
+        argv = [
+            "/bin/sh",
+            "-c",
+            CLEAN,
+            settings.cwd,
+            PROGRAM,
+            *ARGUMENTS,
+            "-c",
+            f"projects={codex_lines.untrusted(settings.cwd)}",
+        ]
         secrets = {}
         if account.form == "key":
             provider = {
