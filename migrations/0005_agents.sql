@@ -34,4 +34,10 @@ UPDATE channel_agents SET
         WHERE p.task_id = channel_agents.task_id AND p.agent_id = channel_agents.agent_id
             AND p.decision IS NULL
     ),
-    begun = state IN ('busy', 'awaiting', 'interrupting');
+    begun = state IN ('busy', 'awaiting', 'interrupting'),
+    pending = CASE WHEN state IN ('busy', 'awaiting', 'interrupting') THEN 'again' ELSE '' END,
+    doing = (
+        SELECT l.prompt FROM channel_lines AS l
+        WHERE l.task_id = channel_agents.task_id AND l.agent_id = channel_agents.agent_id
+            AND l.prompt IS NOT NULL
+    );

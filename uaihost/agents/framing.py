@@ -16,6 +16,8 @@ MESSAGE_LIMIT = 1 << 20
 OUT_LIMIT = 16 << 20
 # A line of an agent: Codex sends 1 MiB of output, Claude Code a whole file, in one.
 LINE_LIMIT = 64 << 20
+# Version 1, of keepers that were started by an older host, keeps its whole log: it knows no `ack`.
+VERSIONS = (1, 2)
 
 
 class BadKeeper(ValueError):
@@ -126,7 +128,7 @@ class Hello:
 
     run: names this process of the agent; start: where its output begins; exited: its status, minus the
     signal if one ended it, None while it runs; stdin_next: the first number not yet applied; out_end: the
-    size of the log.
+    offset after all output; base: that of the first byte it still has.
     """
 
     run: str
@@ -135,6 +137,7 @@ class Hello:
     exited: int | None
     stdin_next: int
     out_end: int
+    base: int = 0
 
     @classmethod
     def read(cls, message: dict[str, Any]) -> Hello:
@@ -142,16 +145,20 @@ class Hello:
         start, pid, stdin_next, out_end = (
             message.get(name) for name in ("start", "pid", "stdin_next", "out_end")
         )
+        base = message.get("base", 0)
         run, exited = message.get("run"), message.get("exited")
-        if message.get("hello") != 1:
-            raise BadKeeper(f"the keeper speaks version {message.get('hello')!r:.20}, this host version 1")
+        if message.get("hello") not in VERSIONS:
+            known = " and ".join(map(str, VERSIONS))
+            raise BadKeeper(f"the keeper speaks version {message.get('hello')!r:.20}, this host {known}")
         if not isinstance(run, str) or len(run) > 64 or not run.isascii():
             raise BadKeeper("a hello with a bad run")
         if not (_is_count(start) and _is_count(pid) and _is_count(stdin_next) and _is_count(out_end)):
             raise BadKeeper("a hello with bad numbers")
+        if not _is_count(base) or base > out_end:
+            raise BadKeeper("a hello with a bad base")
         if exited is not None and not is_status(exited):
             raise BadKeeper("a hello with a bad status")
-        return cls(run, start, pid, exited, stdin_next, out_end)
+        return cls(run, start, pid, exited, stdin_next, out_end, base)
 
 
 def is_status(value: object) -> TypeGuard[int]:

@@ -34,6 +34,8 @@ PATIENCE = 10.0
 COMPLAINTS = 20
 # Added to the grace of a stop before it is given up, seconds.
 STOP_SLACK = 2.0
+# Output between two acknowledgements, bytes: the keeper drops its log in segments of some megabytes.
+ACK_STEP = 1 << 20
 
 Starter = Callable[[], Awaitable[None]]
 
@@ -64,6 +66,7 @@ class Process(Protocol):
     def holds(self, number: int) -> bool: ...
     def first_unacknowledged(self, default: int) -> int: ...
     def forget_lines(self) -> None: ...
+    def acknowledge(self, offset: int) -> None: ...
     def signal(self, name: str) -> None: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
@@ -97,6 +100,7 @@ class AgentProcess:
         self._stopping: Deferred[None] | None = None
         self._paused = False
         self._wanted = False
+        self._acknowledged = 0
         # What the keeper says is the agent's to write, and the log is on the host's disk.
         self._complaints = 0
 
@@ -128,6 +132,12 @@ class AgentProcess:
     def forget_lines(self) -> None:
         """Do not send again what the keeper has not acknowledged."""
         self._unacknowledged.clear()
+
+    def acknowledge(self, offset: int) -> None:
+        """All output before `offset` has been stored for good: the keeper may drop it. Told now and then."""
+        if self._connection is not None and offset >= self._acknowledged + ACK_STEP:
+            self._acknowledged = offset
+            self._connection.say({"ack": offset})
 
     def signal(self, name: str) -> None:
         """INT, TERM or KILL to the agent's process group, if it can be reached."""
@@ -221,7 +231,8 @@ class AgentProcess:
         self._attempt = 0
         self._connection = connection
         # A log that is shorter than what was read has been tampered with; go on at its end.
-        self._cursor = min(self._cursor, hello.out_end)
+        self._cursor = min(max(self._cursor, hello.base), hello.out_end)
+        self._acknowledged = hello.base
         self._splitter = LineSplitter(self._cursor)
         for number in [number for number in self._unacknowledged if number < hello.stdin_next]:
             del self._unacknowledged[number]

@@ -1,47 +1,17 @@
-"""What an agent's events do to its durable row, and what the channel is to hear of it. Pure."""
+"""What the channel hears of an agent, and what the agent's session needs of the channel."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from sqlite3 import Connection
 from typing import Protocol
 
 import attrs
 
-from uaihost.agents import turn
-from uaihost.agents.adapter import (
-    AgentEvent,
-    Fault,
-    Message,
-    PermissionAsked,
-    PermissionWithdrawn,
-    Ready,
-    Reason,
-    Start,
-    TextDelta,
-    ToolEnded,
-    ToolStarted,
-    TurnEnded,
-    Usage,
-)
-from uaihost.agents.turn import Input, State
-from uaihost.ids import new_id
-from uaihost.state.channel import AgentRow, PermissionRow
+from uaihost.agents.adapter import Fault, PermissionAsked, PermissionWithdrawn, Reason, Start, Usage
+from uaihost.state.channel import PermissionRow
 from uaihost.wire.events import AgentState
-
-# The longest message that is kept whole, characters; the same as for people's words.
-MESSAGE_LIMIT = 256 << 10
-DETAIL_LIMIT = 200
-
-STATES: dict[State, AgentState] = {
-    State.STARTING: "starting",
-    State.IDLE: "idle",
-    State.BUSY: "thinking",
-    State.AWAITING: "awaiting-permission",
-    State.INTERRUPTING: "thinking",
-    State.STOPPED: "stopped",
-    State.FAILED: "failed",
-}
 
 
 @attrs.frozen
@@ -54,8 +24,11 @@ class Said:
 
 @attrs.frozen
 class Activity:
+    """until: milliseconds since the epoch, for one that waits for the end of a usage limit."""
+
     state: AgentState
     detail: str | None = None
+    until: int | None = None
 
 
 @attrs.frozen
@@ -70,6 +43,12 @@ class Decided:
     """This request is decided, and the agent is told so now."""
 
     row: PermissionRow
+
+    @property
+    def answers(self) -> dict[str, str]:
+        """A question's text to what was chosen."""
+        answers: dict[str, str] = json.loads(getattr(self.row, "answers", None) or "{}")
+        return answers
 
 
 @attrs.frozen
@@ -148,80 +127,3 @@ class Room(Protocol):
 
     def may_begin(self, agent_id: str, origin: str) -> bool:
         """Whether words from `origin` may begin a turn now; if not they wait until the session is pumped."""
-
-
-class Progress:
-    """An agent's row as it changes.
-
-    asked: the agent's names of the requests that it waits for; pieces: (message id, text) of what it has
-    streamed of a message that has not come whole; whoever publishes them empties it.
-    """
-
-    def __init__(self, row: AgentRow) -> None:
-        self.row = row
-        self.asked = set(row.asked)
-        self.activity: AgentState = STATES[State(row.state)]
-        self.pieces: list[tuple[str, str]] = []
-
-    @property
-    def state(self) -> State:
-        return State(self.row.state)
-
-    def apply(self, event: AgentEvent) -> list[Happening]:
-        match event:
-            case Ready(session_id=session_id):
-                self.row = attrs.evolve(self.row, session_id=session_id)
-                return [self.step(Input.READY)]
-            case TextDelta(text=text):
-                room = MESSAGE_LIMIT - len(self.row.partial)
-                self.row = attrs.evolve(self.row, partial=self.row.partial + text[: max(0, room)])
-                self.pieces.append((self.row.answer_id, text))
-                return []
-            case Message(text=text):
-                self.pieces.clear()
-                return self._say(text)
-            case ToolStarted(name=name, detail=detail):
-                return [self._activity("tool", f"{name}: {detail}"[:DETAIL_LIMIT])]
-            case ToolEnded():
-                return [self._activity(STATES[self.state])]
-            case PermissionAsked(request_id=request_id):
-                self.asked.add(request_id)
-                return [event, self.step(Input.ASKED)]
-            case PermissionWithdrawn(request_id=request_id):
-                self.asked.discard(request_id)
-                settled = not self.asked and self.state is State.AWAITING
-                return [event, self.step(Input.SETTLED)] if settled else [event]
-            case TurnEnded(fault=fault):
-                return self._end_turn(fault)
-            case Usage():
-                return [event]
-            case _:
-                return []
-
-    def _say(self, text: str) -> list[Happening]:
-        if len(text) > MESSAGE_LIMIT:
-            text = text[:MESSAGE_LIMIT] + f"\n[cut: {len(text) - MESSAGE_LIMIT} more characters]"
-        said = Said(self.row.answer_id, text)
-        self.row = attrs.evolve(self.row, answer_id=new_id(), partial="")
-        return [said] if text.strip() else []
-
-    def _end_turn(self, fault: Fault | None) -> list[Happening]:
-        happened = self.unfinished()
-        if fault:
-            happened.append(Note(f"@{self.row.agent_id} could not finish: {fault.text}"))
-        return [*happened, self.step(Input.ENDED)]
-
-    def unfinished(self) -> list[Happening]:
-        """What it had said of a message that never came whole, and the requests nobody waits for now."""
-        happened = self._say(self.row.partial)
-        happened += [PermissionWithdrawn(request_id) for request_id in sorted(self.asked)]
-        self.asked.clear()
-        return happened
-
-    def step(self, given: Input) -> Activity:
-        self.row = attrs.evolve(self.row, state=turn.step(self.state, given).value)
-        return self._activity(STATES[self.state])
-
-    def _activity(self, state: AgentState, detail: str | None = None) -> Activity:
-        self.activity = state
-        return Activity(state, detail)

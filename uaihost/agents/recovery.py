@@ -15,7 +15,7 @@ SHOWN_CHARACTERS = 1500
 
 @attrs.frozen
 class Recovery:
-    """delay: seconds until it is started again, None if it is not; text: for the people in the channel."""
+    """delay: seconds until it is started again, None if it is not; text: for people, "" if they know."""
 
     delay: float | None
     text: str
@@ -23,12 +23,16 @@ class Recovery:
 
 @attrs.define
 class Crashes:
-    """How often in a row an agent has ended without being asked to."""
+    """How often in a row an agent has ended without being asked to, and what was said of the last time."""
 
     count: int = 0
+    last: str = ""
 
-    def follow(self, agent_id: str, why: str, *, planned: bool, lost: bool) -> Recovery:
-        """It ended. planned: by us, since it did not obey; lost: in a turn, which nobody will end now."""
+    def clear(self) -> None:
+        self.count, self.last = 0, ""
+
+    def follow(self, agent_id: str, why: str, *, planned: bool, goes_on: bool) -> Recovery:
+        """It ended. planned: by us, since it did not obey; goes_on: with a turn that it was in."""
         if planned:
             text = f"@{agent_id} did not stop when asked and was ended by force; it starts again."
             return Recovery(SOON, text)
@@ -40,9 +44,10 @@ class Crashes:
                 f"Mend the cause, then write: /restart @{agent_id}",
             )
         delay = BACKOFF[self.count - 1]
-        again = " What it was doing is lost; say it again." if lost else ""
-        text = f"@{agent_id} stopped unexpectedly. {why}\nIt starts again in {delay:.0f} s.{again}"
-        return Recovery(delay, text)
+        then = " and goes on with what it was doing" if goes_on else ""
+        text = f"@{agent_id} stopped unexpectedly. {why}\nIt starts again in {delay:.0f} s{then}."
+        repeated, self.last = why == self.last, why
+        return Recovery(delay, "" if repeated else text)
 
 
 def exit_reason(status: int, err: str) -> str:

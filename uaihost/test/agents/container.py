@@ -42,6 +42,7 @@ class Container:
         self.start = 0
         self.exited: int | None = None
         self.process: FakeProcess | None = None
+        self.acknowledged = 0
         self.argv: list[Sequence[str]] = []
         # What each prompt makes the agent print; a prompt that is not here is echoed.
         self.script: dict[str, list[dict[str, Any]]] = {}
@@ -157,6 +158,9 @@ class FakeProcess:
 
     def first_unacknowledged(self, default: int) -> int:
         return min(self.pending, default=default)
+
+    def acknowledge(self, offset: int) -> None:
+        self.container.acknowledged = offset
 
     def forget_lines(self) -> None:
         self.pending.clear()

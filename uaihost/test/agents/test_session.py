@@ -6,10 +6,12 @@ import attrs
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from uaihost.agents.adapter import PermissionAsked, PermissionWithdrawn, Usage
-from uaihost.agents.progress import Activity, Decided
+from uaihost.agents.adapter import PermissionAsked, Usage
+from uaihost.agents.course import GO_ON
+from uaihost.agents.life import FAULT_PAUSE, INTERRUPT_LIMIT, KILL_AFTER, LAZY
+from uaihost.agents.progress import Activity, Decided, PermissionsOrphaned
 from uaihost.agents.recovery import BACKOFF
-from uaihost.agents.session import FAULT_PAUSE, INTERRUPT_LIMIT, KILL_AFTER, LAZY, Session
+from uaihost.agents.session import Session
 from uaihost.agents.turn import State
 from uaihost.errors import ErrorCode, HostError
 from uaihost.state import channel as table
@@ -107,7 +109,7 @@ class TurnTests(SessionCase):
         self.queue("x")
         self.queue("y")
         self.tick(30)
-        self.assertEqual(self.room.notes(), ["@a could not finish: no quota"])
+        self.assertEqual(self.room.notes(), ["@a could not finish: no quota\nTo try again write: /retry @a"])
         self.assertEqual(self.room.said(), ["you said y"])
 
     def test_a_message_that_never_came_whole_is_kept_at_the_end_of_the_turn(self) -> None:
@@ -210,22 +212,21 @@ class RecoveryTests(SessionCase):
         self.container.die(3)
         self.tick(2)
         self.assertEqual(self.room.said(), ["so far"])
-        self.assertIn(PermissionWithdrawn("r1"), self.room.happened)
+        self.assertIn(PermissionsOrphaned(("r1",)), self.room.happened)
         self.assertIn("status 3: the last words", self.room.notes()[0])
-        self.assertIn("say it again", self.room.notes()[0])
+        self.assertIn("goes on with what it was doing", self.room.notes()[0])
         self.assertEqual(self.session.state, State.STARTING)
         self.clock.advance(BACKOFF[0])
         self.tick(10)
         self.assertEqual(self.session.state, State.IDLE)
         self.assertEqual(self.container.argv[-1][-2:], ("--resume", "s1"))
-        self.assertEqual(self.container.prompts(), ["x"])
+        self.assertEqual(self.container.prompts(), ["x", GO_ON + "x"])
 
     def test_a_word_that_the_dead_process_never_got_is_said_to_the_next(self) -> None:
         self.ready()
         self.container.die(1)
         self.queue("hello")
         self.tick(3)
-        self.assertNotIn("say it again", self.room.notes()[0])
         self.clock.advance(BACKOFF[0])
         self.tick(20)
         self.assertEqual(self.container.prompts(), ["hello"])
@@ -268,8 +269,8 @@ class RecoveryTests(SessionCase):
         self.queue("x")
         self.container.lose_keeper()
         self.tick(20)
-        self.assertEqual(self.room.said(), ["you said x"])
-        self.assertEqual(self.room.notes(), ["@a was started anew in the middle of its turn. Say it again."])
+        self.assertEqual(self.room.said(), ["you said x", f"you said {GO_ON}x"])
+        self.assertIn("started anew in the middle of its turn and goes on", self.room.notes()[0])
         self.assertEqual(self.session.state, State.IDLE)
 
     def test_a_log_that_was_cut_short_stops_nobody(self) -> None:

@@ -70,20 +70,27 @@ class TurnTests(TestCase):
 class RecoveryTests(TestCase):
     def test_the_pauses_grow_and_then_it_stays_down(self) -> None:
         crashes = Crashes()
-        found = [crashes.follow("a", "why", planned=False, lost=False) for _ in range(6)]
+        found = [crashes.follow("a", "why", planned=False, goes_on=False) for _ in range(6)]
         self.assertEqual([each.delay for each in found], [*BACKOFF, None])
         self.assertIn("/restart @a", found[-1].text)
 
     def test_what_we_ended_is_no_crash(self) -> None:
         crashes = Crashes()
-        crashes.follow("a", "why", planned=True, lost=True)
+        crashes.follow("a", "why", planned=True, goes_on=True)
         self.assertEqual(crashes.count, 0)
 
-    def test_people_learn_why_and_what_is_lost(self) -> None:
-        text = Crashes().follow("a", exit_reason(-9, "x\nlast"), planned=False, lost=True).text
+    def test_people_learn_why_and_what_follows(self) -> None:
+        text = Crashes().follow("a", exit_reason(-9, "x\nlast"), planned=False, goes_on=True).text
         self.assertIn("signal 9: x\nlast", text)
-        self.assertIn("say it again", text)
-        self.assertNotIn("say it again", Crashes().follow("a", "why", planned=False, lost=False).text)
+        self.assertIn("goes on with what it was doing", text)
+        self.assertNotIn("goes on", Crashes().follow("a", "why", planned=False, goes_on=False).text)
+
+    def test_the_same_is_not_said_again_and_again(self) -> None:
+        crashes = Crashes()
+        texts = [crashes.follow("a", why, planned=False, goes_on=False).text for why in ("x", "x", "y", "y")]
+        self.assertEqual([bool(text) for text in texts], [True, False, True, False])
+        crashes.clear()
+        self.assertTrue(crashes.follow("a", "y", planned=False, goes_on=False).text)
 
     def test_a_long_stderr_is_cut_to_its_end(self) -> None:
         reason = exit_reason(1, "\n".join(f"line {n}" for n in range(100)))
@@ -158,8 +165,11 @@ class FramingTests(TestCase):
     def test_a_hello_of_another_version_or_shape_is_refused(self) -> None:
         good = {"hello": 1, "run": "r", "start": 0, "pid": 7, "exited": None, "stdin_next": 2, "out_end": 9}
         self.assertEqual(Hello.read(good), Hello("r", 0, 7, None, 2, 9))
+        self.assertEqual(Hello.read(good | {"hello": 2, "base": 3}), Hello("r", 0, 7, None, 2, 9, 3))
         for change in (
-            {"hello": 2},
+            {"hello": 3},
+            {"base": -1},
+            {"base": 10},
             {"run": None},
             {"run": "x" * 65},
             {"pid": -1},
