@@ -1,4 +1,4 @@
-"""OpenAI's Responses API, as Codex uses it with a model it does not know, and chat completions. Pure."""
+"""OpenAI's Responses API, as Codex uses it, and chat completions. Pure."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def whole(path: str, body: dict[str, Any], made: Turn) -> dict[str, Any]:
             message["tool_calls"] = [_chat_call(made.call)]
         choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if made.call else "stop"}
         return {**_chat(body), "object": "chat.completion", "choices": [choice], "usage": CHAT_USAGE}
-    return {**_response(body), "status": "completed", "output": _items(made), "usage": USAGE}
+    return {**_response(body), "status": "completed", "output": _items(body, made), "usage": USAGE}
 
 
 def stream(path: str, body: dict[str, Any], made: Turn) -> Iterator[tuple[str, Any]]:
@@ -86,7 +86,7 @@ def _events(body: dict[str, Any], made: Turn) -> Iterator[tuple[str, Any]]:
         number += 1
         return kind, {"type": kind, "sequence_number": number, **more}
 
-    response, items = _response(body), _items(made)
+    response, items = _response(body), _items(body, made)
     yield event("response.created", response=response)
     for index, item in enumerate(items):
         where = {"item_id": item["id"], "output_index": index}
@@ -128,7 +128,7 @@ def _chat_stream(body: dict[str, Any], made: Turn) -> Iterator[tuple[str, Any]]:
     yield "", "[DONE]"
 
 
-def _items(made: Turn) -> list[dict[str, Any]]:
+def _items(body: dict[str, Any], made: Turn) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
     if made.thought:
         summary = [{"type": "summary_text", "text": made.thought}]
@@ -138,18 +138,48 @@ def _items(made: Turn) -> list[dict[str, Any]]:
         named = {"id": f"msg_{uuid.uuid4().hex}", "role": "assistant", "status": "completed"}
         items.append({"type": "message", **named, "content": content})
     if made.call:
-        name, given = _call(made.call)
-        named = {
-            "id": f"fc_{uuid.uuid4().hex}",
-            "call_id": f"call_{uuid.uuid4().hex[:20]}",
-            "status": "completed",
-        }
-        items.append({"type": "function_call", **named, "name": name, "arguments": json.dumps(given)})
+        items.append(_called(made.call, _offered(body)))
     return items
 
 
+def _offered(body: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The tools by their names: in the request itself, or in an item of its input, in namespaces."""
+    found: dict[str, dict[str, Any]] = {}
+
+    def add(tools: Any, namespace: str | None = None) -> None:
+        for tool in tools or ():
+            if tool.get("type") == "namespace":
+                add(tool.get("tools"), tool.get("name"))
+            else:
+                found[str(tool.get("name") or tool.get("type"))] = {**tool, "namespace": namespace}
+
+    add(body.get("tools"))
+    given = body.get("input")
+    for item in given if isinstance(given, list) else ():
+        if item.get("type") == "additional_tools":
+            add(item.get("tools"))
+    return found
+
+
+def _called(step: Step, offered: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The step as a call of a tool that is offered: by itself, or by a program for `exec`."""
+    name, given = _call(step)
+    text = None
+    if name not in offered and offered.get("exec", {}).get("type") == "custom":
+        text = f"const found = await tools.{name}({json.dumps(given)});\ntext(JSON.stringify(found));\n"
+        name = "exec"
+    item = {"call_id": f"call_{uuid.uuid4().hex[:20]}", "status": "completed", "name": name}
+    space = offered.get(name, {}).get("namespace")
+    if space:
+        item["namespace"] = space
+    if text is None:
+        arguments = json.dumps(given)
+        return {**item, "type": "function_call", "id": f"fc_{uuid.uuid4().hex}", "arguments": arguments}
+    return {**item, "type": "custom_tool_call", "id": f"ctc_{uuid.uuid4().hex}", "input": text}
+
+
 def _call(step: Step) -> tuple[str, dict[str, Any]]:
-    """The step as a tool that Codex gives to models it does not know."""
+    """The step as a tool of Codex."""
     if step.verb == "run":
         return "exec_command", {"cmd": unescape(step.rest), "yield_time_ms": 10_000}
     if step.verb == "write":
