@@ -2,18 +2,22 @@
 
     python3 agentd.py --dir DIR [--cwd DIR] -- PROGRAM [ARGUMENT ...]
 
-In DIR: `out.log` (all of the agent's stdout, only ever appended to), `err.log` (the tail of its stderr),
-`stdin` (the number of the next line for its stdin), `ctl.sock`, `lock`. A second start in the same DIR
-while one lives ends at once with status 0. After the agent's end the keeper stays until told to quit.
+In DIR: `out.*` (the agent's stdout, shim/outlog.py), `err.log` (the tail of its stderr), `stdin` (the number
+of the next line for its stdin), `ctl.sock`, `lock`. A second start in the same DIR while one lives ends at
+once with status 0. After the agent's end the keeper stays until told to quit. What the agent has started ends with
+it. Its output is read no further than a bound beyond what was acknowledged: then it waits.
 
-Protocol on `ctl.sock`, version 1. Both ways one JSON object a line. The keeper speaks first:
+Protocol on `ctl.sock`, version 2 (version 1 had neither `base` nor `ack`). Both ways one JSON object a
+line. The keeper speaks first:
 
-    {"hello": 1, "run": ID, "start": OFFSET, "pid": N, "exited": null or STATUS, "stdin_next": N,
-     "out_end": OFFSET}
+    {"hello": 2, "run": ID, "start": OFFSET, "pid": N, "exited": null or STATUS, "stdin_next": N,
+     "out_end": OFFSET, "base": OFFSET}
 
-`run` names this process of the agent; `start` is where its output begins in `out.log`. Requests:
+`run` names this process of the agent; `start` is where its output begins, `base` the first byte of all output
+that is still there. Requests:
 
-    {"attach": OFFSET}          stream `out.log` from there and go on live; takes the right to stdin
+    {"attach": OFFSET}          stream the output from there and go on live; takes the right to stdin
+    {"ack": OFFSET}             nobody will ask for what lies before it
     {"stdin": N, "line": TEXT}  a line for the agent, applied once: an N below `stdin_next` is acknowledged
     {"signal": "INT"}           INT, TERM or KILL for the agent's process group
     {"stop": SECONDS}           TERM now, KILL after that long
@@ -37,167 +41,31 @@ import os
 import selectors
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any, cast
 
-VERSION = 1
+if not __package__:
+    # Started as a program, its folder is the package of its parts.
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
+    __package__ = Path(__file__).resolve().parent.name
+
+from . import family
+from .kept import Agent, Refused
+
+VERSION = 2
 # One read from a pipe or a socket, bytes.
 CHUNK = 65536
 # Unsent bytes at which no more of the log is read for a connection.
 HIGH_WATER = 1 << 20
 # A request: a line of 64 MiB for the agent, escaped by JSON (at worst sixfold).
 REQUEST_LIMIT = 400 << 20
-# err.log is cut to half of this when it grows beyond it, bytes.
-ERR_LIMIT = 128 << 10
 # How much of stderr is told with the exit status, bytes.
 ERR_TAIL = 4096
 # How long a keeper without a socket may hold the lock before it counts as living, seconds.
 CLAIM_LIMIT = 5.0
 SIGNALS = {"INT": signal.SIGINT, "TERM": signal.SIGTERM, "KILL": signal.SIGKILL}
-
-
-class Refused(Exception):
-    """A request that cannot be followed; the text goes back to who asked."""
-
-
-class Agent:
-    """The process with its three pipes and its files."""
-
-    def __init__(self, folder: Path, cwd: str | None, argv: list[str]) -> None:
-        self.run = os.urandom(8).hex()
-        self.log = os.open(folder / "out.log", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        self._end_last_line()
-        self.out_end = os.fstat(self.log).st_size
-        self.start = self.out_end
-        self.err_path = folder / "err.log"
-        self.err = bytearray()
-        self.number = os.open(folder / "stdin", os.O_RDWR | os.O_CREAT, 0o600)
-        stored = os.read(self.number, 32).strip()
-        self.stdin_next = int(stored) if stored.isdigit() else 0
-        self.unwritten = bytearray()
-        self.exited: int | None = None
-        self.child: subprocess.Popen[bytes] | None = None
-        try:
-            self.child = subprocess.Popen(
-                argv,
-                cwd=cwd,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
-        except OSError as error:
-            self.exited = 127
-            self.keep_err(f"cannot start {argv[0]}: {error}\n".encode())
-            return
-        for pipe in (self.child.stdin, self.child.stdout, self.child.stderr):
-            assert pipe is not None
-            os.set_blocking(pipe.fileno(), False)
-
-    @property
-    def pid(self) -> int:
-        return self.child.pid if self.child else 0
-
-    def fileno(self, name: str) -> int:
-        """The pipe's descriptor, or -1 when there is none any more."""
-        pipe = getattr(self.child, name, None)
-        return -1 if pipe is None or pipe.closed else int(pipe.fileno())
-
-    def close(self, name: str) -> None:
-        if self.fileno(name) >= 0:
-            getattr(self.child, name).close()
-
-    def read_out(self) -> bool:
-        """Move what stdout holds into the log; False at its end."""
-        return self._move("stdout", self._keep_out)
-
-    def read_err(self) -> bool:
-        return self._move("stderr", self.keep_err)
-
-    def apply(self, number: int, line: str) -> None:
-        """Store the number, then hand the line over: whatever happens it is never given twice."""
-        if number < self.stdin_next:
-            return
-        if self.exited is not None:
-            raise Refused("the agent has ended")
-        self.stdin_next = number + 1
-        os.pwrite(self.number, b"%020d\n" % self.stdin_next, 0)
-        os.fdatasync(self.number)
-        self.unwritten += line.encode("utf-8", "replace") + b"\n"
-
-    def write_in(self) -> None:
-        try:
-            written = os.write(self.fileno("stdin"), self.unwritten[:CHUNK])
-        except BlockingIOError:
-            return
-        except OSError:  # Its stdin is closed: nobody will read the rest.
-            self.unwritten.clear()
-            self.close("stdin")
-            return
-        del self.unwritten[:written]
-
-    def kill(self, number: int) -> None:
-        """Signal the whole group, also after the agent itself has ended."""
-        if self.child is None:
-            return
-        try:
-            os.killpg(self.child.pid, number)
-        except (ProcessLookupError, PermissionError):
-            pass
-
-    def reap(self) -> bool:
-        """Whether it has ended just now."""
-        if self.child is None or self.exited is not None or self.child.poll() is None:
-            return False
-        # What it wrote before its end; a grandchild that holds the pipe open must not keep us waiting.
-        while self.fileno("stdout") >= 0 and self.read_out():
-            pass
-        while self.fileno("stderr") >= 0 and self.read_err():
-            pass
-        for name in ("stdin", "stdout", "stderr"):
-            self.close(name)
-        self.unwritten.clear()
-        self.exited = self.child.returncode
-        return True
-
-    def keep_err(self, data: bytes) -> None:
-        self.err += data
-        if len(self.err) <= ERR_LIMIT:
-            with self.err_path.open("ab") as file:
-                file.write(data)
-            return
-        del self.err[: -ERR_LIMIT // 2]
-        with self.err_path.open("wb") as file:
-            file.write(self.err)
-
-    def _end_last_line(self) -> None:
-        """An earlier process may have died within a line; the next one's first line must stand alone."""
-        size = os.fstat(self.log).st_size
-        if size and os.pread(self.log, 1, size - 1) != b"\n":
-            os.write(self.log, b"\n")
-
-    def _keep_out(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self.log, view) :]
-        self.out_end += len(data)
-
-    def _move(self, name: str, keep: Any) -> bool:
-        descriptor = self.fileno(name)
-        try:
-            data = os.read(descriptor, CHUNK)
-        except BlockingIOError:
-            return False
-        except OSError:
-            data = b""
-        if not data:
-            self.close(name)
-            return False
-        keep(data)
-        return True
 
 
 class Connection:
@@ -231,15 +99,15 @@ class Connection:
         """Fill up with what the log holds beyond what this client has; then how the agent ended."""
         if self.offset is None:
             return
-        while self.offset < agent.out_end and len(self.unsent) < HIGH_WATER:
-            data = os.pread(agent.log, min(CHUNK, agent.out_end - self.offset), self.offset)
+        while self.offset < agent.log.end and len(self.unsent) < HIGH_WATER:
+            data = agent.log.read(self.offset, min(CHUNK, agent.log.end - self.offset))
             if not data:  # Somebody cut the file; go on where it ends.
-                agent.out_end = self.offset
+                agent.log.cut(self.offset)
                 break
             self.say({"out": self.offset, "size": len(data)})
             self.unsent += data
             self.offset += len(data)
-        if agent.exited is not None and self.offset >= agent.out_end and not self.told_exit:
+        if agent.exited is not None and self.offset >= agent.log.end and not self.told_exit:
             self.told_exit = True
             tail = bytes(agent.err[-ERR_TAIL:]).decode("utf-8", "replace")
             self.say({"exited": agent.exited, "err": tail})
@@ -307,7 +175,8 @@ class Keeper:
             self.waker.fileno(): (selectors.EVENT_READ, self._woken),
         }
         for name, reader in (("stdout", self.agent.read_out), ("stderr", self.agent.read_err)):
-            if self.agent.fileno(name) >= 0:
+            # An agent that prints while nobody takes it waits, instead of filling the disk.
+            if self.agent.fileno(name) >= 0 and not (name == "stdout" and self.agent.log.full):
                 wanted[self.agent.fileno(name)] = (selectors.EVENT_READ, reader)
         if self.agent.unwritten and self.agent.fileno("stdin") >= 0:
             wanted[self.agent.fileno("stdin")] = (selectors.EVENT_WRITE, self.agent.write_in)
@@ -362,7 +231,8 @@ class Keeper:
                 "pid": agent.pid,
                 "exited": agent.exited,
                 "stdin_next": agent.stdin_next,
-                "out_end": agent.out_end,
+                "out_end": agent.log.end,
+                "base": agent.log.base,
             }
         )
 
@@ -396,6 +266,8 @@ class Keeper:
             connection.say({"stdin": int(request["stdin"])})
         elif "attach" in request:
             self._attach(connection, int(request["attach"]))
+        elif "ack" in request:
+            self._acknowledge(int(request["ack"]))
         elif "signal" in request:
             self.agent.kill(SIGNALS[request["signal"]])
         elif "stop" in request:
@@ -408,14 +280,20 @@ class Keeper:
             raise Refused("unknown request")
 
     def _attach(self, connection: Connection, offset: int) -> None:
-        if not 0 <= offset <= self.agent.out_end:
-            raise Refused(f"the log holds {self.agent.out_end} bytes")
+        log = self.agent.log
+        if not log.base <= offset <= log.end:
+            raise Refused(f"the log holds bytes {log.base} to {log.end}")
         if self.attached is not None and self.attached is not connection:
             self.attached.offset = None
             self.attached.say({"detached": True})
         self.attached = connection
         connection.offset = offset
         connection.told_exit = False
+
+    def _acknowledge(self, offset: int) -> None:
+        """As far as it has been sent: what a client still reads stays."""
+        sent = [each.offset for each in self.connections if each.offset is not None]
+        self.agent.log.acknowledge(min([offset, *sent]))
 
     def _forget(self, connection: Connection) -> None:
         if connection.fileno() in self.watched:
@@ -463,7 +341,12 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     if claim(options.dir) is None:
         return 0
-    Keeper(options.dir, Agent(options.dir, options.cwd, options.argv)).serve()
+    family.adopt_orphans()
+    family.hide_environment()
+    agent = Agent(options.dir, options.cwd, options.argv)
+    # Secrets among it are the agent's.
+    os.environ.clear()
+    Keeper(options.dir, agent).serve()
     return 0
 
 

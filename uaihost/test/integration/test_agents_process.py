@@ -123,7 +123,7 @@ class ProcessTests(TestCase):
         await self.until(lambda: self.hellos)
         self.process.pause()
         self.process.write_line(0, b"one")
-        await self.until(lambda: (self.run_folder / "agents/a/out.log").stat().st_size)
+        await self.until(lambda: sum(path.stat().st_size for path in self.run_folder.glob("agents/a/out.*")))
         await deferLater(reactor, 0.1)
         self.assertEqual(self.lines, [])
         self.process.resume()

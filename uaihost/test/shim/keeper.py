@@ -83,12 +83,14 @@ class KeeperCase(TestCase):
 
     def setUp(self) -> None:
         self.folder = short_folder(self) / "agents" / "a"
+        self.environment: dict[str, str] = {}
 
     def start(self, *argv: str, cwd: Path | None = None) -> subprocess.Popen[bytes]:
         where = ["--cwd", str(cwd)] if cwd else []
         keeper = subprocess.Popen(
             [sys.executable, str(SHIM / "agentd.py"), "--dir", str(self.folder), *where, "--", *argv],
             stdin=subprocess.DEVNULL,
+            env=os.environ | self.environment,
         )
         self.addCleanup(self.end, keeper)
         return keeper

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import threading
 from pathlib import Path
 
-from uaihost.shim import agentd
-from uaihost.test.shim.keeper import PATIENCE, SHIM, KeeperCase
+from uaihost.shim import agentd, kept
+from uaihost.shim.outlog import SEGMENT
+from uaihost.test.shim.keeper import PATIENCE, SHIM, Client, KeeperCase
 from uaihost.test.support import given, settings, short_folder, strategies
 
 # Answers every line with `got LINE`.
@@ -49,7 +51,7 @@ class OutputTests(KeeperCase):
         self.start_python(ECHO)
         client = self.client()
         client.send(attach=99)
-        self.assertIn("holds 0 bytes", client.until("error")["error"])
+        self.assertIn("holds bytes 0 to 0", client.until("error")["error"])
 
     def test_the_next_process_begins_on_a_line_of_its_own(self) -> None:
         first = self.start_python("print('half', end='', flush=True)")
@@ -189,7 +191,7 @@ class EndTests(KeeperCase):
         run = self.client().hello["run"]
         self.assertEqual(self.start_python("print('second')").wait(PATIENCE), 0)
         self.assertEqual(self.client().hello["run"], run)
-        self.assertEqual((self.folder / "out.log").read_bytes(), b"")
+        self.assertEqual(b"".join(path.read_bytes() for path in self.folder.glob("out.*")), b"")
 
     def test_the_error_log_stays_small(self) -> None:
         self.start_python(
@@ -199,12 +201,105 @@ class EndTests(KeeperCase):
         client.attach()
         self.assertIn("line 019999", client.until("exited")["err"])
         size = (self.folder / "err.log").stat().st_size
-        self.assertLessEqual(size, agentd.ERR_LIMIT)
+        self.assertLessEqual(size, kept.ERR_LIMIT)
 
     def test_the_socket_is_for_its_owner_only(self) -> None:
         self.start_python(ECHO)
         self.client()
         self.assertEqual((self.folder / "ctl.sock").stat().st_mode & 0o777, 0o600)
+
+
+class FamilyTests(KeeperCase):
+    """What an agent has started ends with it, however it was detached."""
+
+    # A command in a session of its own, as agents start them, whose number is told.
+    DETACHED = (
+        "import os, subprocess, sys, time\n"
+        "child = subprocess.Popen(['sleep', '1000'], start_new_session=True)\n"
+        "print(child.pid, flush=True)\n"
+    )
+
+    def detached(self, then: str) -> tuple[subprocess.Popen[bytes], Client, int]:
+        keeper = self.start_python(self.DETACHED + then)
+        client = self.client()
+        client.attach()
+        return keeper, client, int(client.until_out(b"\n"))
+
+    def test_when_it_ends_by_itself(self) -> None:
+        _, client, command = self.detached("sys.exit(3)")
+        self.assertEqual(client.until("exited")["exited"], 3)
+        self.assertTrue(self.gone(command))
+
+    def test_when_it_alone_is_killed(self) -> None:
+        _, client, command = self.detached("time.sleep(1000)")
+        os.kill(client.hello["pid"], signal.SIGKILL)
+        self.assertEqual(client.until("exited")["exited"], -signal.SIGKILL)
+        self.assertTrue(self.gone(command))
+
+    def test_when_the_host_kills_it(self) -> None:
+        _, client, command = self.detached("time.sleep(1000)")
+        client.send(signal="KILL")
+        self.assertEqual(client.until("exited")["exited"], -signal.SIGKILL)
+        self.assertTrue(self.gone(command))
+
+    def test_when_the_keeper_quits(self) -> None:
+        keeper, client, command = self.detached("time.sleep(1000)")
+        client.send(quit=True)
+        self.assertEqual(keeper.wait(PATIENCE), 0)
+        self.assertTrue(self.gone(command))
+
+    def test_when_the_keeper_was_killed_the_next_one_ends_it(self) -> None:
+        keeper, client, command = self.detached("time.sleep(1000)")
+        keeper.kill()
+        keeper.wait()
+        self.assertTrue(self.gone(client.hello["pid"]))
+        self.start_python(ECHO)
+        self.client()
+        self.assertTrue(self.gone(command))
+
+    def test_others_are_left_alone(self) -> None:
+        other = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        self.addCleanup(other.wait)
+        self.addCleanup(other.kill)
+        _, client, _ = self.detached("sys.exit(0)")
+        client.until("exited")
+        self.assertIsNone(other.poll())
+
+
+class SecretTests(KeeperCase):
+    def test_the_agent_has_them_and_its_keeper_forgets_them(self) -> None:
+        self.environment = {"UAI_TEST_SECRET": "sesame", "UAI_TEST_EMPTY": ""}
+        keeper = self.start_python(
+            "import os\nprint(os.environ['UAI_TEST_SECRET'], 'UAI_TEST_EMPTY' in os.environ, flush=True)\n"
+        )
+        client = self.client()
+        client.attach()
+        self.assertEqual(client.until_out(b"\n"), b"sesame False\n")
+        # Nobody but root may look at what the keeper was started with.
+        self.assertEqual(Path(f"/proc/{keeper.pid}/environ").stat().st_uid, 0)
+
+
+class BoundTests(KeeperCase):
+    def test_what_is_acknowledged_is_dropped_and_offsets_go_on(self) -> None:
+        keeper = self.start_python(
+            f"import sys\nfor n in range({3 * SEGMENT // 1000}): sys.stdout.write('x' * 999 + '\\n')\n"
+        )
+        client = self.client()
+        client.attach()
+        client.until("exited")
+        size = len(client.out)
+        client.send(ack=size - 1)
+        client.send(quit=True)
+        keeper.wait(PATIENCE)
+        self.start_python(ECHO)
+        second = self.client()
+        self.assertEqual(second.hello["start"], size)
+        self.assertGreater(second.hello["base"], size - 2 * SEGMENT)
+        second.send(attach=0)
+        self.assertIn("holds bytes", second.until("error")["error"])
+        second.attach(size)
+        second.send(stdin=0, line="x")
+        self.assertEqual(second.until_out(b"got x\n"), b"got x\n")
 
 
 class RequestFramingTests(KeeperCase):
@@ -224,6 +319,8 @@ class RequestFramingTests(KeeperCase):
     def test_the_language_is_that_of_python_3_9(self) -> None:
         import ast
 
+        for name in ("family.py", "kept.py", "outlog.py"):
+            ast.parse((SHIM / name).read_text(encoding="utf-8"), feature_version=(3, 9))
         for name in ("agentd.py", "mock.py"):
             ast.parse((SHIM / name).read_text(encoding="utf-8"), feature_version=(3, 9))
             self.assertTrue(
