@@ -13,16 +13,21 @@ from uaihost.agents.adapter import (
     AgentSettings,
     Answer,
     Fault,
+    FaultKind,
     Message,
     PermissionAsked,
     PermissionWithdrawn,
+    Question,
     Ready,
     Reason,
+    Retrying,
+    SessionLost,
     Start,
     TextDelta,
     ToolEnded,
     ToolStarted,
     TurnEnded,
+    Unknown,
     Usage,
 )
 
@@ -54,7 +59,8 @@ class MockAdapter:
         return _line("prompt", turn=self._prompts, text=text)
 
     def answer(self, request_id: str, answer: Answer) -> bytes:
-        return _line("answer", request=request_id, accept=answer.accept)
+        chosen = {"answers": dict(answer.answers)} if answer.answers else {}
+        return _line("answer", request=request_id, accept=answer.accept, **chosen)
 
     def interrupt(self) -> Sequence[bytes]:
         return [_line("cancel")]
@@ -64,7 +70,7 @@ class MockAdapter:
 
     def feed(self, line: bytes) -> list[AgentEvent]:
         try:
-            return _events(msgspec.json.decode(line, type=_Line))
+            return _events(msgspec.json.decode(line, type=_Line), line)
         except (msgspec.MsgspecError, ValueError, RecursionError):
             return []
 
@@ -88,12 +94,37 @@ class _Line(msgspec.Struct):
     output: int = 0
     reason: str = ""
     error: str | None = None
+    fault: str | None = None
+    resets: int | None = None
+    questions: Any = None
+    attempt: int = 0
+    most: int | None = None
 
 
-def _events(line: _Line) -> list[AgentEvent]:
+class _Question(msgspec.Struct):
+    text: str
+    options: list[str]
+
+
+# Kinds of lines that have a meaning, if their fields have it too.
+_KINDS = frozenset(
+    ("session", "lost", "delta", "message", "tool", "permission", "withdrawn", "retry", "usage", "end")
+)
+_FAULTS: dict[str | None, FaultKind] = {
+    "quota": "quota",
+    "signed-out": "signed-out",
+    "overloaded": "overloaded",
+}
+
+
+def _events(line: _Line, raw: bytes) -> list[AgentEvent]:
     match line.type:
         case "session" if line.session:
             return [Ready(line.session, line.resumed)]
+        case "lost":
+            return [SessionLost(line.text)]
+        case "retry":
+            return [Retrying(line.text, line.attempt, line.most)]
         case "delta" if line.text:
             return [TextDelta(line.text)]
         case "message" if line.text:
@@ -103,7 +134,8 @@ def _events(line: _Line) -> list[AgentEvent]:
         case "tool" if line.state == "ended":
             return [ToolEnded(line.id, line.ok is True)]
         case "permission" if line.request and isinstance(line.input, dict):
-            return [PermissionAsked(line.request, line.tool, line.title, line.input)]
+            questions = _questions(line.questions)
+            return [PermissionAsked(line.request, line.tool, line.title, line.input, questions)]
         case "withdrawn" if line.request:
             return [PermissionWithdrawn(line.request)]
         case "usage" if isinstance(line.input, int):
@@ -111,9 +143,21 @@ def _events(line: _Line) -> list[AgentEvent]:
         case "end":
             reasons: dict[str, Reason] = {"done": "done", "cancelled": "cancelled"}
             reason = reasons.get(line.reason, "failed")
-            return [TurnEnded(reason, Fault("other", line.error or "") if reason == "failed" else None)]
+            fault = Fault(_FAULTS.get(line.fault, "other"), line.error or "", line.resets)
+            return [TurnEnded(reason, fault if reason == "failed" else None)]
+        case kind if kind and kind not in _KINDS:
+            return [Unknown(kind, raw.decode("utf-8", "replace"))]
         case _:
             return []
+
+
+def _questions(given: Any) -> tuple[Question, ...]:
+    """[{"text": TEXT, "options": [TEXT, ...]}]; what has another shape is none."""
+    try:
+        asked = msgspec.convert(given or [], type=list[_Question])
+    except msgspec.ValidationError:
+        return ()
+    return tuple(Question(each.text, tuple((option, "") for option in each.options)) for each in asked)
 
 
 def _line(kind: str, **fields: object) -> bytes:

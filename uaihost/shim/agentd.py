@@ -4,8 +4,8 @@
 
 In DIR: `out.*` (the agent's stdout, shim/outlog.py), `err.log` (the tail of its stderr), `stdin` (the number
 of the next line for its stdin), `ctl.sock`, `lock`. A second start in the same DIR while one lives ends at
-once with status 0. After the agent's end the keeper stays until told to quit. What the agent has started ends with
-it. Its output is read no further than a bound beyond what was acknowledged: then it waits.
+once with status 0. After the agent's end the keeper stays until told to quit. What the agent has started
+ends with it. Its output is read no further than a bound beyond what was acknowledged: then it waits.
 
 Protocol on `ctl.sock`, version 2 (version 1 had neither `base` nor `ack`). Both ways one JSON object a
 line. The keeper speaks first:

@@ -8,16 +8,25 @@ verb a line or chained by ` ;; `; anything else gets a friendly answer that repe
     say TEXT            think               slow N TEXT          read PATH
     write PATH TEXT     edit PATH OLD => NEW                     run CMD
     ask QUESTION        commit MESSAGE      fail TEXT            crash
+    choose QUESTION | ANSWER | ANSWER ...   tokens N             retry N
+    limit SECONDS TEXT  signout             overload             lose
+    odd
 
 `\\n` in TEXT, OLD and NEW is a line break. write, edit, run and commit ask for permission first, unless the
 model is `free`. Paths are relative to the working directory. FILE keeps the session and how many
-messages it has had, so that a resumed session can be seen to be one.
+messages it has had, so that a resumed session can be seen to be one, and how far it has come in a script: one
+that was cut off by crash, limit, signout or overload, or by the end of the process, goes on where it was when
+the same is said again. After lose the session cannot be resumed. tokens are used; retry is told N times; odd
+sends a line of a kind that nobody knows.
 
 Lines in: {"type": "start", "session": ID or null, "instructions": TEXT}, {"type": "prompt", "turn": N,
-"text": TEXT}, {"type": "answer", "request": ID, "accept": BOOL}, {"type": "cancel"}.
-Lines out: `session` {session, resumed, messages}, `delta` {text}, `tool` {id, name, detail, ok, state:
-started or ended}, `permission` {request, tool, title, input}, `withdrawn` {request}, `message` {text},
-`usage` {input, output}, `end` {turn, error, reason: done, cancelled or failed}.
+"text": TEXT}, {"type": "answer", "request": ID, "accept": BOOL, "answers": {QUESTION: ANSWER} or missing},
+{"type": "cancel"}.
+Lines out: `session` {session, resumed, messages}, `lost` {text}, `delta` {text}, `tool` {id, name, detail,
+ok, state: started or ended}, `permission` {request, tool, title, input, questions: [{text, options}]},
+`withdrawn` {request}, `retry` {text, attempt, most}, `message` {text}, `usage` {input, output}, `end` {turn,
+error, fault: quota, signed-out, overloaded or other, resets: milliseconds since the epoch or null, reason:
+done, cancelled or failed}.
 
 Standard library only, Python 3.9 and later.
 """
@@ -46,7 +55,14 @@ THOUGHT = 0.5
 # What `run` may take, seconds, and how much of its output is shown, characters.
 RUN_LIMIT = 300.0
 SHOWN = 4000
-VERBS = ("say", "think", "slow", "read", "write", "edit", "run", "ask", "commit", "fail", "crash")
+VERBS = (
+    *("say", "think", "slow", "read", "write", "edit", "run", "ask", "commit", "fail", "crash"),
+    *("choose", "tokens", "retry", "limit", "signout", "overload", "lose", "odd"),
+)
+# What stands before the words of a turn that has lost its process.
+GO_ON, TOLD = "You were stopped", "told was:\n"
+# Verbs that end the turn; said again, it goes on after them.
+CUTTING = ("crash", "limit", "signout", "overload")
 SEPARATOR = " ;; "
 
 
@@ -55,7 +71,12 @@ class Cancelled(Exception):
 
 
 class Failed(Exception):
-    """The turn cannot go on; the text says why."""
+    """The turn cannot go on; the text says why. resets_at: milliseconds since the epoch, of a quota."""
+
+    def __init__(self, text: str, kind: str = "other", resets_at: int | None = None) -> None:
+        super().__init__(text)
+        self.kind = kind
+        self.resets_at = resets_at
 
 
 def steps(text: str) -> list[tuple[str, str]] | None:
@@ -117,9 +138,14 @@ class Wire:
             raise Cancelled
 
     def consent(self, tool: str, title: str, given: dict[str, Any]) -> bool:
-        """Ask, and wait as long as it takes."""
+        return self.ask(tool, title, given, []).get("accept") is True
+
+    def ask(
+        self, tool: str, title: str, given: dict[str, Any], questions: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Ask, and wait for the answer as long as it takes."""
         request = uuid.uuid4().hex[:12]
-        self.send("permission", request=request, tool=tool, title=title, input=given)
+        self.send("permission", request=request, tool=tool, title=title, input=given, questions=questions)
         while True:
             try:
                 answer = self.answers.get(timeout=0.05)
@@ -129,27 +155,80 @@ class Wire:
                     raise Cancelled
                 continue
             if answer.get("request") == request:
-                return answer.get("accept") is True
+                return answer
+
+
+class Memory:
+    """What FILE keeps. script, done: of a turn that has not ended, and how many of its steps have."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self.session = ""
+        self.messages = 0
+        self.script = ""
+        self.done = 0
+        self.lost = False
+
+    def load(self, wanted: str | None) -> bool:
+        """Whether the session is the one that was asked for; if not, it is a new one."""
+        try:
+            with self._path.open(encoding="utf-8") as file:
+                state = json.load(file)
+            if wanted and state["session"] == wanted:
+                vars(self).update(state)
+                return True
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        self.session = uuid.uuid4().hex
+        return False
+
+    def save(self) -> None:
+        beside = self._path.with_name(self._path.name + ".new")
+        names = ("session", "messages", "script", "done", "lost")
+        beside.write_text(json.dumps({name: getattr(self, name) for name in names}), encoding="utf-8")
+        beside.replace(self._path)
+
+    def begin(self, script: str) -> int:
+        """How many steps of it are done already."""
+        if script != self.script:
+            self.script, self.done = script, 0
+        self.messages += 1
+        self.save()
+        return self.done
+
+    def step(self, done: int) -> None:
+        self.done = done
+        self.save()
+
+    def end(self) -> None:
+        self.script, self.done = "", 0
+        self.save()
 
 
 class Turn:
     """One prompt and what it makes the agent do; `said` is the whole answer so far."""
 
-    def __init__(self, wire: Wire, free: bool, messages: int) -> None:
+    def __init__(self, wire: Wire, free: bool, memory: Memory) -> None:
         self.wire = wire
         self.free = free
-        self.messages = messages
+        self.memory = memory
+        self.tokens = 0
         self.said = ""
 
     def play(self, text: str) -> None:
-        script = steps(without_address(text))
+        text = without_address(text)
+        done = self.memory.begin(text)
+        script = steps(text)
         if script is None:
-            self._chat(without_address(text))
+            self._chat(text)
             return
-        for number, (verb, rest) in enumerate(script):
-            if number:
+        for number, (verb, rest) in enumerate(script[done:], start=done):
+            if self.said:
                 self._tell("\n")
+            if verb in CUTTING:
+                self.memory.step(number + 1)
             getattr(self, "_" + verb)(rest)
+            self.memory.step(number + 1)
 
     def _chat(self, text: str) -> None:
         shown = " ".join(text.replace("@", "").split())
@@ -158,7 +237,7 @@ class Turn:
             'I read: "{}". I am the mock agent and this is message {} of our conversation. '
             "Give me a script and I will work; start a line with one of: {}."
         )
-        self._stream(answer.format(shown, self.messages, ", ".join(VERBS)), 24, PAUSE)
+        self._stream(answer.format(shown, self.memory.messages, ", ".join(VERBS)), 24, PAUSE)
 
     def _say(self, rest: str) -> None:
         self._stream(unescape(rest), 24, PAUSE)
@@ -220,6 +299,47 @@ class Turn:
     def _ask(self, rest: str) -> None:
         accepted = self.wire.consent("Question", rest, {"question": rest})
         self._tell("You said {} to: {}".format("yes" if accepted else "no", rest))
+
+    def _choose(self, rest: str) -> None:
+        question, *options = (part.strip() for part in rest.split("|"))
+        if not question or len(options) < 2:
+            raise Failed("choose needs: QUESTION | ANSWER | ANSWER ...")
+        asked = [{"text": question, "options": options}]
+        answer = self.wire.ask("Question", question, {"question": question, "options": options}, asked)
+        chosen = (answer.get("answers") or {}).get(question) if answer.get("accept") is True else None
+        self._tell(f"You chose: {chosen}" if chosen else "You chose nothing")
+
+    def _tokens(self, rest: str) -> None:
+        if not rest.isdigit():
+            raise Failed("tokens needs a number")
+        self.tokens += int(rest)
+
+    def _retry(self, rest: str) -> None:
+        if not rest.isdigit() or not 1 <= int(rest) <= 100:
+            raise Failed("retry needs a number from 1 to 100")
+        for attempt in range(1, int(rest) + 1):
+            self.wire.send("retry", text="overloaded", attempt=attempt, most=int(rest))
+            self.wire.pause(SLOW_PAUSE)
+
+    def _limit(self, rest: str) -> None:
+        seconds, _, text = rest.partition(" ")
+        if seconds and not seconds.isdigit():
+            raise Failed("limit needs a number of seconds, or nothing for an end that is not told")
+        resets_at = int((time.time() + int(seconds)) * 1000) if seconds else None
+        raise Failed(text or "You have hit your usage limit", "quota", resets_at)
+
+    def _signout(self, rest: str) -> None:
+        raise Failed(rest or "Not logged in", "signed-out")
+
+    def _overload(self, rest: str) -> None:
+        raise Failed(rest or "Overloaded", "overloaded")
+
+    def _lose(self, rest: str) -> None:
+        self.memory.lost = True
+        self._tell("I will not remember this.")
+
+    def _odd(self, rest: str) -> None:
+        self.wire.send("oddity", note=rest or "nobody knows me")
 
     def _fail(self, rest: str) -> None:
         raise Failed(rest or "told to fail")
@@ -295,7 +415,9 @@ class _Tool:
 
 
 def without_address(text: str) -> str:
-    """The message without the `@id` words before it and the line that names its sender."""
+    """The message without what was put before it: that it is said again, who says it, the `@id` words."""
+    if text.startswith(GO_ON) and TOLD in text:
+        text = text.partition(TOLD)[2]
     lines = text.strip().splitlines()
     if lines and lines[0].startswith("@") and lines[0].endswith(" says:"):
         lines = lines[1:]
@@ -309,49 +431,39 @@ def shorten(text: str) -> str:
     return text if len(text) <= SHOWN else text[:SHOWN] + "\n... (cut)"
 
 
-def load(path: str, wanted: str | None) -> tuple[str, int, bool]:
-    """Session, messages so far, whether it is the one that was asked for."""
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            state = json.load(file)
-        if wanted and state["session"] == wanted:
-            return wanted, int(state["messages"]), True
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return uuid.uuid4().hex, 0, False
-
-
-def save(path: str, session: str, messages: int) -> None:
-    beside = Path(path + ".new")
-    beside.write_text(json.dumps({"session": session, "messages": messages}), encoding="utf-8")
-    beside.replace(path)
-
-
-def serve(wire: Wire, path: str, free: bool, wanted: str | None) -> None:
-    session, messages, resumed = load(path, wanted)
-    save(path, session, messages)
+def serve(wire: Wire, memory: Memory, free: bool, wanted: str | None) -> None:
+    resumed = memory.load(wanted)
+    if memory.lost:
+        wire.send("lost", text=f"No conversation found with session ID: {wanted}")
+        return
+    memory.save()
     while (given := wire.prompts.get()) is not None:
         message, wire.cancel = given
         if message.get("type") == "start":
-            wire.send("session", session=session, resumed=resumed, messages=messages)
-            continue
-        if message.get("type") != "prompt":
-            continue
-        text = str(message.get("text", ""))
-        messages += 1
-        save(path, session, messages)
-        turn = Turn(wire, free, messages)
-        reason, error = "done", None
-        try:
-            turn.play(text)
-        except Cancelled:
-            reason = "cancelled"
-        except (Failed, OSError, UnicodeError) as failure:
-            reason, error = "failed", str(failure)
-        if turn.said.strip():
-            wire.send("message", text=turn.said)
-        wire.send("usage", input=len(text.split()), output=len(turn.said.split()))
-        wire.send("end", turn=message.get("turn"), reason=reason, error=error)
+            wire.send("session", session=memory.session, resumed=resumed, messages=memory.messages)
+        elif message.get("type") == "prompt":
+            play(wire, memory, free, message)
+
+
+def play(wire: Wire, memory: Memory, free: bool, message: dict[str, Any]) -> None:
+    """A whole turn."""
+    text = str(message.get("text", ""))
+    turn = Turn(wire, free, memory)
+    end: dict[str, Any] = {"reason": "done", "error": None, "fault": None, "resets": None}
+    try:
+        turn.play(text)
+    except Cancelled:
+        end["reason"] = "cancelled"
+    except Failed as failure:
+        end.update(reason="failed", error=str(failure), fault=failure.kind, resets=failure.resets_at)
+    except (OSError, UnicodeError) as failure:
+        end.update(reason="failed", error=str(failure), fault="other")
+    if end["fault"] in (None, "other"):
+        memory.end()
+    if turn.said.strip():
+        wire.send("message", text=turn.said)
+    wire.send("usage", input=len(text.split()) + turn.tokens, output=len(turn.said.split()))
+    wire.send("end", turn=message.get("turn"), **end)
 
 
 def main(argv: list[str]) -> int:
@@ -362,7 +474,7 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     wire = Wire()
     threading.Thread(target=wire.listen, daemon=True).start()
-    serve(wire, options.state, options.model == "free", options.resume)
+    serve(wire, Memory(options.state), options.model == "free", options.resume)
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import attrs
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
@@ -368,8 +367,6 @@ class ExactlyOnceTests(SessionCase):
 
     def test_an_open_request_survives_and_is_answered_once(self) -> None:
         self.asking()
-        row = self.decided().row
-        table.add_permission(self.store.db, attrs.evolve(row, decision=None))
         self.restart_daemon()
         self.tick(5)
         self.assertEqual(self.session.state, State.AWAITING)

@@ -15,11 +15,15 @@ from uaihost.agents.adapter import (
     Message,
     PermissionAsked,
     PermissionWithdrawn,
+    Question,
     Ready,
+    Retrying,
+    SessionLost,
     TextDelta,
     ToolEnded,
     ToolStarted,
     TurnEnded,
+    Unknown,
     Usage,
 )
 from uaihost.agents.framing import BadKeeper, Hello, KeeperReader, LineSplitter, Out
@@ -203,6 +207,14 @@ class MockAdapterTests(TestCase):
             ({"type": "usage", "input": 3, "output": 4}, Usage(3, 4)),
             ({"type": "end", "turn": 1, "reason": "done", "error": None}, TurnEnded("done")),
             ({"type": "end", "turn": 1, "reason": "cancelled"}, TurnEnded("cancelled")),
+            ({"type": "end", "reason": "failed", "error": "e", "fault": "quota", "resets": 7},
+             TurnEnded("failed", Fault("quota", "e", 7))),
+            ({"type": "lost", "text": "gone"}, SessionLost("gone")),
+            ({"type": "retry", "text": "busy", "attempt": 1, "most": 3}, Retrying("busy", 1, 3)),
+            ({"type": "oddity"}, Unknown("oddity", '{"type": "oddity"}')),
+            ({"type": "permission", "request": "r", "tool": "Q", "title": "t", "input": {},
+              "questions": [{"text": "Which?", "options": ["a", "b"]}]},
+             PermissionAsked("r", "Q", "t", {}, (Question("Which?", (("a", ""), ("b", ""))),))),
             ({"type": "end", "reason": "?", "error": "e"}, TurnEnded("failed", Fault("other", "e"))),
         ]  # fmt: skip
         for line, event in table:

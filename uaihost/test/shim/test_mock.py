@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import TestCase
 
+from uaihost.agents.course import GO_ON
 from uaihost.shim import mock
 from uaihost.test.shim.keeper import PATIENCE, SHIM
 from uaihost.test.support import short_folder
@@ -81,7 +83,8 @@ class TalkTests(MockCase):
         self.assertEqual("".join(pieces), said(lines))
         # It must not address others by repeating what it was told.
         self.assertIn("please look at b's work", said(lines))
-        self.assertEqual(lines[-1], {"type": "end", "turn": 1, "reason": "done", "error": None})
+        end = {"type": "end", "turn": 1, "reason": "done", "error": None, "fault": None, "resets": None}
+        self.assertEqual(lines[-1], end)
 
     def test_verbs_are_lines_or_chained(self) -> None:
         self.assertEqual(said(self.turn("@a say one ;; say two\nsay three\\nfour")), "one\ntwo\nthree\nfour")
@@ -218,3 +221,71 @@ class ScriptTests(TestCase):
         self.assertEqual(mock.steps("read a\n\nthink"), [("read", "a"), ("think", "")])
         for text in ("hello", "saying is easy", "", "   ", "Say hi"):
             self.assertIsNone(mock.steps(text), text)
+
+
+class FaultTests(MockCase):
+    """What real agents meet, without an account."""
+
+    def end(self, text: str) -> dict[str, Any]:
+        return self.turn(text)[-1]
+
+    def test_faults_are_told_by_kind(self) -> None:
+        for text, kind, error in (
+            ("limit 60 too much", "quota", "too much"),
+            ("limit", "quota", "You have hit your usage limit"),
+            ("signout", "signed-out", "Not logged in"),
+            ("overload", "overloaded", "Overloaded"),
+            ("fail so", "other", "so"),
+        ):
+            end = self.end(text)
+            self.assertEqual((end["reason"], end["fault"], end["error"]), ("failed", kind, error))
+        self.assertIsNone(self.end("limit")["resets"])
+
+    def test_a_limit_tells_its_end(self) -> None:
+        before = time.time()
+        resets = self.end("limit 60")["resets"] / 1000
+        self.assertTrue(before + 59.9 <= resets <= time.time() + 60)
+
+    def test_a_script_that_was_cut_off_goes_on_after_the_cut(self) -> None:
+        self.assertEqual(said(self.turn("say one ;; limit 5 ;; say two")), "one\n")
+        self.assertEqual(said(self.turn("say one ;; limit 5 ;; say two")), "two")
+        self.assertEqual(said(self.turn("say one ;; limit 5 ;; say two")), "one\n")
+
+    def test_one_that_crashed_goes_on_in_the_next_process(self) -> None:
+        session = self.begin()
+        self.send("prompt", turn=1, text="say one ;; crash ;; say two")
+        self.agent.wait(PATIENCE)
+        self.agent = self.start("--resume", session)
+        self.assertTrue(self.begin(session))
+        self.assertEqual(said(self.turn(GO_ON + "say one ;; crash ;; say two")), "two")
+
+    def begin(self, session: str | None = None) -> str:
+        self.send("start", session=session, instructions="")
+        return str(self.until("session")[-1]["session"])
+
+    def test_a_lost_session_cannot_be_resumed_and_the_next_is_new(self) -> None:
+        session = self.begin()
+        self.turn("lose")
+        self.agent = self.start("--resume", session)
+        self.assertIn(session, self.until("lost")[-1]["text"])
+        self.agent.wait(PATIENCE)
+        self.agent = self.start()
+        self.assertNotEqual(self.begin(), session)
+
+    def test_questions_are_answered_by_choosing(self) -> None:
+        self.send("prompt", turn=1, text="choose Which? | red | blue")
+        asked = self.until("permission")[-1]
+        self.assertEqual(asked["questions"], [{"text": "Which?", "options": ["red", "blue"]}])
+        self.send("answer", request=asked["request"], accept=True, answers={"Which?": "blue"})
+        self.assertEqual(said(self.until("end")), "You chose: blue")
+        self.assertEqual(said(self.turn("choose Which? | red | blue", accept=False)), "You chose nothing")
+
+    def test_retries_tokens_and_oddities_are_told(self) -> None:
+        lines = self.turn("retry 2 ;; odd ;; tokens 500")
+        self.assertEqual([each["attempt"] for each in lines if each["type"] == "retry"], [1, 2])
+        self.assertIn("oddity", [each["type"] for each in lines])
+        self.assertGreater(next(each["input"] for each in lines if each["type"] == "usage"), 500)
+
+    def test_numbers_that_are_none_are_refused(self) -> None:
+        for text in ("retry x", "tokens x", "limit x", "choose Which?"):
+            self.assertIn("need", self.end(text)["error"])
