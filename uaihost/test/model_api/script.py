@@ -73,12 +73,13 @@ def unescape(text: str) -> str:
     return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
-def turn(text: str, results: Sequence[str], seen: dict[str, int]) -> Turn:
+def turn(text: str, results: Sequence[str], seen: dict[str, int], otherwise: str = "") -> Turn:
     """What to answer when `results` of tools have come since the user said `text`.
 
-    seen: script to the number of requests that failed by it, which this counts.
+    seen: script to the number of requests that failed by it, which this counts. otherwise: the script of a
+    text that has none.
     """
-    steps = script(text)
+    steps = script(text) or script(otherwise)
     if not steps:
         return Turn(words(f"echo: {text.strip()[-SHOWN:]}"))
     made = Turn()
@@ -90,7 +91,7 @@ def turn(text: str, results: Sequence[str], seen: dict[str, int]) -> Turn:
         if step.verb in CALLS:
             made.call = step
             break
-        _add(made, step, seen, f"{text}#{len(results)}")
+        _add(made, step, seen, f"{steps}#{len(results)}")
         if made.fail or made.limit or made.cut:
             break
     if not made.pieces and made.call is None and not (made.fail or made.limit or made.cut):

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from . import anthropic, openai
-from .script import Turn, turn
+from .script import Turn, turn, words
 
 # A key that begins so is refused.
 BAD = "bad"
@@ -33,11 +33,16 @@ class Asked:
 
 
 class ModelApi:
-    """The server, in threads of its own. Use as `with ModelApi() as api: api.url`."""
+    """The server, in threads of its own. Use as `with ModelApi() as api: api.url`.
+
+    well: no script fails or meets a limit any more. otherwise: the script of a text that has none.
+    """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self.asked: list[Asked] = []
         self.seen: dict[str, int] = {}
+        self.well = False
+        self.otherwise = ""
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         self._host = host
@@ -57,6 +62,12 @@ class ModelApi:
     @property
     def url(self) -> str:
         return f"http://{self._host}:{self.port}"
+
+    def turn(self, text: str, results: list[str]) -> Turn:
+        made = turn(text, results, self.seen, self.otherwise)
+        if self.well and (made.fail or made.limit):
+            return Turn(words("well again"))
+        return made
 
     def start(self) -> None:
         self._thread.start()
@@ -113,7 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
         with self.owner.lock:
             asked = Asked(path, key, text, str(body.get("model")), len(results), body)
             self.owner.asked.append(asked)
-            made = turn(text, results, self.owner.seen) if key and not key.startswith(BAD) else Turn(fail=401)
+            known = key and not key.startswith(BAD)
+            made = self.owner.turn(text, results) if known else Turn(fail=401)
         if made.fail or made.limit:
             status, headers, error = vendor.failure(made)
             self._json(status, error, headers)
