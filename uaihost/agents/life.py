@@ -271,7 +271,8 @@ class Life:
             await self._begin_run()
             happened, lines, lost = self._apply(self._backlog.take(self.row.cursor))
             if lost:
-                await self._launch_anew(happened)
+                again = self._course.lose(got=True) if self._course.in_turn else []
+                await self._launch_anew([*happened, *again])
                 return
             if happened or lines:
                 await self._record(happened, lines)
@@ -335,7 +336,8 @@ class Life:
         row = decided.row
         happened: list[Happening] = [decided]
         lines: list[Line] = []
-        if row.asked_as in self.row.asked:
+        # An orphan's name may meanwhile be that of another request.
+        if row.asked_as in self.row.asked and not getattr(row, "orphaned", False):
             happened += self._course.settle(row.asked_as)
             answer = Answer(row.decision == "accept", decided.answers)
             lines = [Line(self._ledger.adapter.answer(row.asked_as, answer))]

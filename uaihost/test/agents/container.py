@@ -13,9 +13,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 
 from uaihost.agents.adapter import Adapter, AgentSettings, Start
 from uaihost.agents.framing import Hello
+from uaihost.agents.ledger import MakeAdapter
 from uaihost.agents.mock import MockAdapter
 from uaihost.agents.process import Listener, Starter
 from uaihost.agents.progress import Decided, Happening, Note, Said
@@ -43,6 +45,11 @@ class Container:
         self.exited: int | None = None
         self.process: FakeProcess | None = None
         self.acknowledged = 0
+        # Conversations that cannot be gone on with.
+        self.forgotten: set[str] = set()
+        # What the engine says instead of starting a keeper.
+        self.refusal: HostError | None = None
+        self.silent = False
         self.argv: list[Sequence[str]] = []
         # What each prompt makes the agent print; a prompt that is not here is echoed.
         self.script: dict[str, list[dict[str, Any]]] = {}
@@ -70,7 +77,10 @@ class Container:
         self.stdin_next = number + 1
         message = json.loads(line)
         self.applied.append(message)
-        if message["type"] == "start":
+        if message["type"] == "start" and message["session"] in self.forgotten:
+            self.print(type="lost", text="no such conversation")
+            self.die(1)
+        elif message["type"] == "start" and not self.silent:
             self.print(type="session", session=message["session"] or f"s{self.runs}", resumed=False)
         elif message["type"] == "prompt":
             for each in self.script.get(message["text"], talk(message["text"])):
@@ -118,7 +128,7 @@ class FakeProcess:
             return
         container = self.container
         if container.run is None:
-            ensureDeferred(self._start()).addCallback(lambda _: self._connect())
+            ensureDeferred(self._start()).addCallbacks(lambda _: self._connect(), self._refused)
             return
         self.connected, self.told_exit, container.process = True, False, self
         self.pending = {n: line for n, line in self.pending.items() if n >= container.stdin_next}
@@ -134,6 +144,11 @@ class FakeProcess:
 
     async def _start(self) -> None:
         await self.starter()
+
+    def _refused(self, failure: Failure) -> None:
+        failure.trap(HostError)
+        self.wanted = False
+        self.listener.process_lost(failure.getErrorMessage())
 
     def _next(self) -> None:
         """One line, then the next turn of the clock."""
@@ -232,6 +247,8 @@ class NoteBook:
         self.pieces.append(text)
 
     async def start(self, agent_id: str, start: Start) -> None:
+        if self.container.refusal is not None:
+            raise self.container.refusal
         self.container.started(start.argv)
 
     def said(self) -> list[str]:
@@ -256,11 +273,13 @@ def adapter(row: AgentRow) -> Adapter:
     return MockAdapter(AgentSettings(row.agent_id, row.model, "/f", row.instructions), row.memory)
 
 
-def make_session(store: MemoryStore, room: NoteBook, row: AgentRow) -> Session:
+def make_session(
+    store: MemoryStore, room: NoteBook, row: AgentRow, make_adapter: MakeAdapter = adapter
+) -> Session:
     def process(agent_id: str, starter: Starter, listener: Listener) -> FakeProcess:
         return FakeProcess(room.container, starter, listener)
 
-    return Session(room.container.clock, store, room, row, adapter, process)
+    return Session(room.container.clock, store, room, row, make_adapter, process)
 
 
 def run(work: Any) -> Deferred[Any]:
