@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from klein import Klein
@@ -30,6 +30,7 @@ from uaihost.bridge.stream import EventStream
 from uaihost.bridge.tasks import Tasks
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Store
+from uaihost.wire.inputs import Decision
 
 log = Logger()
 
@@ -74,8 +75,12 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Choice(msgspec.Struct, frozen=True):
+    """scope `task`: the tool is accepted in this task from now on. answers: by the question's text."""
+
     agentId: str
-    decision: str
+    decision: Literal["accept", "decline"]
+    scope: Literal["once", "task"] = "once"
+    answers: dict[str, str] | None = None
 
 
 class Interrupt(msgspec.Struct, frozen=True):
@@ -143,8 +148,10 @@ class Api:
     @app.route("/api/tasks/<task_id>", methods=["GET"])
     async def task(self, request: Request, task_id: str) -> bytes:
         record = self._tasks.get(task_id)
-        rows = await self._database.run(lambda db: store.recent_events(db, task_id, PAGE))
-        return answer(request, {**self._tasks.view_of(record), "events": with_ids(rows)})
+        rows, used = await self._database.run(
+            lambda db: (store.recent_events(db, task_id, PAGE), store.usage(db, task_id))
+        )
+        return answer(request, {**self._tasks.view_of(record), "usage": used, "events": with_ids(rows)})
 
     @app.route("/api/tasks/<task_id>/events", methods=["GET"])
     async def task_events(self, request: Request, task_id: str) -> bytes | None:
@@ -169,7 +176,8 @@ class Api:
     @app.route("/api/tasks/<task_id>/permissions/<request_id>", methods=["POST"])
     async def permission(self, request: Request, task_id: str, request_id: str) -> bytes:
         choice = body_of(request, Choice)
-        await self._tasks.decide(task_id, choice.agentId, request_id, choice.decision)
+        decision = decision_of(choice)
+        await self._tasks.decide(task_id, choice.agentId, request_id, decision)
         return answer(request, {})
 
     @app.route("/api/tasks/<task_id>/interrupt", methods=["POST"])
@@ -228,6 +236,17 @@ class Api:
 
 
 # ---- requests and answers
+
+
+def decision_of(choice: Choice) -> Decision:
+    """A choice as the protocol has it.
+
+    Raises:
+        HostError: `invalid_args` when a decline comes with what only an acceptance can have.
+    """
+    if choice.decision == "decline" and (choice.scope == "task" or choice.answers is not None):
+        raise HostError(ErrorCode.INVALID_ARGS, "decision: a decline counts once and has no answers")
+    return Decision(choice.decision, choice.scope, choice.answers)
 
 
 def body_of(request: Request, kind: type[T]) -> T:

@@ -30,11 +30,17 @@ MAX_URL = 2048
 # Agents of one crew: more than anybody can follow, and each is a process.
 MAX_AGENTS = 16
 
+# Characters of a label, and of a prompt: a prompt longer than this belongs into a file of the repository.
+MAX_LABEL = 40
+MAX_PROMPT = 50_000
+
 _AGENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}\Z")
 _UNSAFE = re.compile(r"[^a-z0-9]+")
 
 
 class NewAgent(msgspec.Struct, frozen=True):
+    """defaultPrompt: its standing instructions; initialPrompt: the word that opens its first turn."""
+
     kind: str
     id: str = ""
     label: str = ""
@@ -44,7 +50,12 @@ class NewAgent(msgspec.Struct, frozen=True):
 
 
 class NewTask(msgspec.Struct, frozen=True):
-    """The body of `POST /api/tasks`. agents: kinds, or objects. hostId: needed when several are connected."""
+    """The body of `POST /api/tasks`.
+
+    agents: kinds, or objects. prompt: the first message. globalContext: what every agent is told.
+    reviewerOrder: agents' ids, in the order in which they are asked to review what the first agent changed.
+    hostId: needed when several are connected.
+    """
 
     repoUrl: str
     name: str = ""
@@ -52,6 +63,8 @@ class NewTask(msgspec.Struct, frozen=True):
     previewPorts: list[Port] | None = None
     agents: list[str | NewAgent] | None = None
     prompt: str = ""
+    globalContext: str = ""
+    reviewerOrder: list[str] | None = None
     hostId: str = ""
 
 
@@ -73,6 +86,8 @@ def task_up(new: NewTask, task_id: str, host_id: str, kinds: list[str]) -> TaskU
     if len(name) > MAX_NAME:
         raise _bad(f"name: at most {MAX_NAME} characters")
     task_slug = slug(name) or "task"
+    crew = _crew(new.agents, kinds)
+    _prompt("prompt", new.prompt)
     return TaskUp(
         task=Task(
             id=task_id,
@@ -83,7 +98,9 @@ def task_up(new: NewTask, task_id: str, host_id: str, kinds: list[str]) -> TaskU
             # The end of the id keeps two tasks of one name apart.
             branch=new.branch.strip() or f"uai/{task_slug}-{task_id[-6:]}",
             status="pending",
-            agents=_crew(new.agents, kinds),
+            agents=crew,
+            globalContext=_prompt("globalContext", new.globalContext),
+            reviewerOrder=_reviewers(new.reviewerOrder, crew),
         ),
         projects=[
             Project(
@@ -103,7 +120,9 @@ def task_up(new: NewTask, task_id: str, host_id: str, kinds: list[str]) -> TaskU
 def channel_of(spec: dict[str, Any], status: str) -> dict[str, Any]:
     """The argument of channelEnsure for the task that `spec`, the argument of its taskUp, brought up."""
     task = spec["task"]
+    context = {"globalContext": task["globalContext"]} if task.get("globalContext") else {}
     return {
+        **context,
         "taskId": task["id"],
         "agents": task["agents"],
         "projects": [{key: one[key] for key in ("slug", "defaultPrompt")} for one in spec["projects"]],
@@ -146,14 +165,42 @@ def _crew(wanted: list[str | NewAgent] | None, kinds: list[str]) -> list[Agent]:
         crew.append(
             Agent(
                 id=agent_id,
-                label=new.label or agent_id,
+                label=_label(new.label) or agent_id,
                 kind=new.kind,
                 model=new.model,
-                defaultPrompt=new.defaultPrompt,
-                initialPrompt=new.initialPrompt,
+                defaultPrompt=_prompt(f"agents: the instructions of {agent_id}", new.defaultPrompt),
+                initialPrompt=_prompt(f"agents: the first word to {agent_id}", new.initialPrompt),
             )
         )
     return crew
+
+
+def _label(text: str) -> str:
+    label = " ".join(text.split())
+    if len(label) > MAX_LABEL or not label.isprintable():
+        raise _bad(f"agents: the label {label[:MAX_LABEL]!r} must be at most {MAX_LABEL} letters that show")
+    return label
+
+
+def _prompt(name: str, text: str | None) -> str | None:
+    """None when it says nothing."""
+    if text is not None and len(text) > MAX_PROMPT:
+        raise _bad(f"{name}: at most {MAX_PROMPT} characters; put the rest into a file of the repository")
+    return text if text is not None and text.strip() else None
+
+
+def _reviewers(wanted: list[str] | None, crew: list[Agent]) -> list[str] | None:
+    """None when nobody reviews."""
+    known = [agent.id for agent in crew]
+    names = ", ".join(known) or "empty"
+    for number, reviewer in enumerate(wanted or []):
+        if reviewer not in known:
+            raise _bad(f"reviewerOrder: no agent {reviewer[:40]!r}; the crew is {names}")
+        if reviewer == known[0]:
+            raise _bad(f"reviewerOrder: {reviewer} is the first agent, whose work the others review")
+        if reviewer in (wanted or [])[:number]:
+            raise _bad(f"reviewerOrder: {reviewer} stands twice")
+    return wanted or None
 
 
 def _free(kind: str, taken: set[str]) -> str:

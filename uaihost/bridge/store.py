@@ -6,6 +6,7 @@ Who calls it decides when; it knows neither hosts nor the API.
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from typing import Any, Literal
 
@@ -274,6 +275,26 @@ def recent_events(db: sqlite3.Connection, task_id: str, limit: int) -> list[tupl
 def last_event(db: sqlite3.Connection) -> int:
     """The id of the newest event; 0 when there is none."""
     return int(db.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()[0])
+
+
+def usage(db: sqlite3.Connection, task_id: str) -> dict[str, dict[str, Any]]:
+    """What each agent of a task has used: `{inputTokens, outputTokens, costUsd}` by its id.
+
+    costUsd: US dollars; None where no agent's program told any.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    rows = db.execute(
+        "SELECT body FROM events WHERE task_id = ? AND type = 'agent.usage' ORDER BY id", (task_id,)
+    )
+    for (text,) in rows:
+        body = json.loads(text)
+        empty = {"inputTokens": 0, "outputTokens": 0, "costUsd": None}
+        sums = found.setdefault(str(body.get("agentId")), empty)
+        for name in sums:
+            value = body.get(name)
+            if isinstance(value, int | float) and math.isfinite(value):
+                sums[name] = (sums[name] or 0) + value
+    return found
 
 
 # ---- commands

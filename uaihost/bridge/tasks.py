@@ -25,6 +25,7 @@ from uaihost.bridge.store import Phase, TaskRecord
 from uaihost.errors import ErrorCode, HostError
 from uaihost.ids import new_id
 from uaihost.interfaces import Store
+from uaihost.wire.inputs import Decision
 from uaihost.wire.reasons import Reason
 
 log = Logger()
@@ -77,9 +78,8 @@ class Tasks:
         """
         record = self._tasks.get(task_id)
         if record is None:
-            raise HostError(
-                ErrorCode.NOT_FOUND, f"there is no task {task_id[:64]!r}; it may be another bridge's"
-            )
+            message = f"there is no task {task_id[:64]!r}; it may be another bridge's"
+            raise HostError(ErrorCode.NOT_FOUND, message)
         return record
 
     def by_label(self, label: str) -> KnownTask | None:
@@ -124,6 +124,7 @@ class Tasks:
                 {key: agent.get(key) for key in ("id", "label", "kind", "model")}
                 for agent in task.get("agents", [])
             ],
+            "reviewerOrder": task.get("reviewerOrder", []),
             "previews": previews,
             "editorUrl": editor,
             "createdAt": record.created_at,
@@ -194,21 +195,20 @@ class Tasks:
         value = await within(self._clock, sent, patience, lambda error: self._not_delivered(record, error))
         return {"queued": True} if value is LATE else object_of(value)
 
-    async def decide(self, task_id: str, agent_id: str, request_id: str, decision: str) -> None:
-        """Answer an agent's request for permission."""
-        args = [task_id, agent_id, request_id, {"kind": decision}]
+    async def decide(self, task_id: str, agent_id: str, request_id: str, decision: Decision) -> None:
+        """Answer an agent's request for permission, or its questions."""
+        args = [task_id, agent_id, request_id, msgspec.to_builtins(decision)]
         await self.ask(self._with_channel(task_id), "channelResolvePermission", args, ACT_TIMEOUT)
 
     async def interrupt(self, task_id: str, agent_id: str) -> None:
         """End an agent's turn."""
-        record = self._with_channel(task_id)
-        await self.ask(record, "channelInterrupt", [task_id, agent_id], ACT_TIMEOUT)
+        await self.ask(self._with_channel(task_id), "channelInterrupt", [task_id, agent_id], ACT_TIMEOUT)
 
     async def attach(self, task_id: str, filename: str, data: str) -> dict[str, Any]:
         """Write a file, given in base64, for the agents: `{path, bytes}`."""
         record = self._with_channel(task_id)
-        body = {"taskId": task_id, "filename": filename, "dataBase64": data}
-        return object_of(await self.ask(record, "attachmentWrite", [body], READ_TIMEOUT))
+        args = [{"taskId": task_id, "filename": filename, "dataBase64": data}]
+        return object_of(await self.ask(record, "attachmentWrite", args, READ_TIMEOUT))
 
     async def diff(self, task_id: str) -> dict[str, Any]:
         """What the task changed: the value of taskDiff."""

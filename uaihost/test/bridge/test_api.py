@@ -168,6 +168,44 @@ class RouteTests(ApiCase):
             answer = connection.answer()
             self.assertEqual((answer.status, answer.json), (200, value), path)
 
+    def test_a_decision_says_how_long_it_counts_and_what_was_answered(self) -> None:
+        socket = self.connect()
+        task_id = self.ready(socket)
+        path = f"/api/tasks/{task_id}/permissions/r1"
+        for more in ({"scope": "task"}, {"answers": {"Which?": "This"}}):
+            connection = self.send("POST", path, {"agentId": "a", "decision": "accept", **more})
+            sent = self.commands(socket)[-1]
+            self.assertEqual(sent["args"][3], {"kind": "accept", **more})
+            self.answer(socket, sent, {})
+            self.assertEqual(connection.answer().status, 200)
+        before = len(self.commands(socket))
+        for wrong in (
+            {"decision": "perhaps"},
+            {"decision": "accept", "scope": "ever"},
+            {"decision": "accept", "answers": {"Which?": 1}},
+            {"decision": "decline", "scope": "task"},
+            {"decision": "decline", "answers": {}},
+        ):
+            answer = self.error("POST", path, {"agentId": "a", **wrong})
+            self.assertEqual(answer, (400, "invalid_args"), wrong)
+        self.assertEqual(len(self.commands(socket)), before)
+
+    def test_what_each_agent_has_used(self) -> None:
+        socket = self.connect()
+        task_id = self.ready(socket)
+        for seq, (agent, read, cost) in enumerate((("a", 10, 0.5), ("a", 5, 0.25), ("b", 1, None)), 2):
+            told = {} if cost is None else {"costUsd": cost}
+            fields = {"agentId": agent, "inputTokens": read, "outputTokens": 2, **told}
+            self.event(socket, "agent.usage", task_id, seq, **fields)
+        self.event(socket, "agent.usage", task_id, 9, agentId="b", inputTokens="many")
+        self.assertEqual(
+            self.ask("GET", f"/api/tasks/{task_id}").json["usage"],
+            {
+                "a": {"inputTokens": 15, "outputTokens": 4, "costUsd": 0.75},
+                "b": {"inputTokens": 1, "outputTokens": 2, "costUsd": None},
+            },
+        )
+
     def test_a_raw_command(self) -> None:
         socket = self.connect()
         connection = self.send("POST", "/api/command", {"command": "taskStatus", "args": ["t"]})

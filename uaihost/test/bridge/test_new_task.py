@@ -75,6 +75,34 @@ class NewTaskTests(SynchronousTestCase):
         self.assertIn("agents", self.refused(agents=[NewAgent("mock", id="a"), NewAgent("mock", id="a")]))
         self.assertIn("agents", self.refused(agents=["mock"] * 17))
 
+    def test_what_agents_are_told(self) -> None:
+        writer = NewAgent("mock", "writer", "  The   writer ", defaultPrompt="Be brief.", initialPrompt=" ")
+        found = up(agents=[writer], globalContext="All is well.").task
+        (agent,) = found.agents
+        self.assertEqual((agent.label, agent.defaultPrompt), ("The writer", "Be brief."))
+        self.assertIsNone(agent.initialPrompt)
+        self.assertEqual(found.globalContext, "All is well.")
+        long = "x" * 50_001
+        self.assertIn("prompt", self.refused(prompt=long))
+        self.assertIn("globalContext", self.refused(globalContext=long))
+        self.assertIn("writer", self.refused(agents=[NewAgent("mock", "writer", defaultPrompt=long)]))
+        self.assertIn("writer", self.refused(agents=[NewAgent("mock", "writer", initialPrompt=long)]))
+        for label in ("x" * 41, "a\u202eb"):
+            self.assertIn("label", self.refused(agents=[NewAgent("mock", label=label)]))
+
+    def test_who_reviews(self) -> None:
+        crew = [NewAgent("mock", name) for name in ("writer", "critic", "tester")]
+        found = up(agents=crew, reviewerOrder=["tester", "critic"])
+        self.assertEqual(found.task.reviewerOrder, ["tester", "critic"])
+        self.assertIsNone(up(agents=crew, reviewerOrder=[]).task.reviewerOrder)
+        for order, why in (
+            (["critic", "critic"], "twice"),
+            (["writer"], "first agent"),
+            (["nobody"], "writer, critic, tester"),
+        ):
+            self.assertIn(why, self.refused(agents=crew, reviewerOrder=order))
+        self.assertIn("empty", self.refused(agents=[], reviewerOrder=["critic"]))
+
     def test_a_host_that_offers_no_kinds_gets_no_agent_unasked(self) -> None:
         self.assertEqual(up(kinds=()).task.agents, [])
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from uaihost.bridge.new_task import NewTask
+from uaihost.bridge.new_task import NewAgent, NewTask
 from uaihost.bridge.tasks import DOWN_PATIENCE, MESSAGE_PATIENCE
 from uaihost.errors import ErrorCode, HostError
 from uaihost.test.bridge.fakes import FakeSocket
 from uaihost.test.bridge.rig import BridgeCase
+from uaihost.wire.inputs import Decision
 
 PREVIEWS = [{"name": "web", "containerPort": 3000, "hostPort": 40001}]
 UP = {"status": "running", "codeServerPort": 8100, "previewPorts": PREVIEWS, "workspacePath": "/workspace"}
@@ -69,6 +70,24 @@ class UpTests(TasksCase):
         self.assertEqual((view["status"], view["ready"]), ("running", True))
         self.assertEqual(view["previews"][0]["url"], f"http://{task_id}-web.preview.localhost:8789/")
         self.assertEqual(view["editorUrl"], f"http://{task_id}.editor.localhost:8789/")
+
+    def test_a_crew_goes_to_the_host_with_its_order_and_what_all_are_told(self) -> None:
+        socket = self.connect()
+        crew: list[str | NewAgent] = [
+            NewAgent("mock", "writer", "The writer", defaultPrompt="Be brief.", initialPrompt="Begin."),
+            NewAgent("mock", "critic"),
+        ]
+        task_id = self.create(agents=crew, reviewerOrder=["critic"], globalContext="The shop sells apples.")
+        up = self.last(socket, "taskUp")
+        task = up["args"][0]["task"]
+        self.assertEqual((task["reviewerOrder"], task["agents"][0]["initialPrompt"]), (["critic"], "Begin."))
+        self.answer(socket, up, UP)
+        ensure = self.last(socket, "channelEnsure")["args"][0]
+        self.assertEqual(ensure["globalContext"], "The shop sells apples.")
+        self.assertEqual(ensure["agents"][0]["defaultPrompt"], "Be brief.")
+        view = self.tasks.view_of(self.tasks.get(task_id))
+        self.assertEqual([agent["label"] for agent in view["agents"]], ["The writer", "critic"])
+        self.assertEqual(view["reviewerOrder"], ["critic"])
 
     def test_without_a_first_message_none_is_sent(self) -> None:
         socket = self.connect()
@@ -282,9 +301,14 @@ class ChannelTests(TasksCase):
         project = {"id": f"{task_id}-shop", "slug": "shop"}
         for coroutine, name, args in (
             (
-                self.tasks.decide(task_id, "mock", "r1", "accept"),
+                self.tasks.decide(task_id, "mock", "r1", Decision("accept")),
                 "channelResolvePermission",
                 [task_id, "mock", "r1", {"kind": "accept"}],
+            ),
+            (
+                self.tasks.decide(task_id, "mock", "r2", Decision("accept", "task", {"Which?": "This"})),
+                "channelResolvePermission",
+                [task_id, "mock", "r2", {"kind": "accept", "scope": "task", "answers": {"Which?": "This"}}],
             ),
             (self.tasks.interrupt(task_id, "mock"), "channelInterrupt", [task_id, "mock"]),
             (self.tasks.diff(task_id), "taskDiff", [{"taskId": task_id, "projects": [project]}]),
@@ -307,7 +331,7 @@ class ChannelTests(TasksCase):
         for coroutine in (
             self.tasks.diff(task_id),
             self.tasks.interrupt(task_id, "mock"),
-            self.tasks.decide(task_id, "mock", "r", "accept"),
+            self.tasks.decide(task_id, "mock", "r", Decision("accept")),
         ):
             self.assertEqual(self.refused(coroutine).code, ErrorCode.UNAVAILABLE)
         self.assertEqual(self.commands(self.connect()), [])
