@@ -5,7 +5,7 @@ A new kind is one adapter file and one row given to the registry. It knows nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
@@ -35,31 +35,49 @@ MOCK = Kind(mock.NAME, mock.MODELS, mock.MockAdapter)
 
 
 class AgentRegistry:
-    """The kinds that work on this host now, in the order in which they are shown."""
+    """The kinds that this host knows, in the order in which they are shown, and which of them work now."""
 
-    def __init__(self, kinds: Sequence[Kind] = (MOCK,)) -> None:
+    def __init__(self, kinds: Sequence[Kind] = (MOCK,), why_not: Mapping[str, str] | None = None) -> None:
         self._kinds = {kind.name: kind for kind in kinds}
+        self._why_not = dict(why_not or {})
         self._listeners: list[Callable[[], None]] = []
 
+    def known(self, name: str) -> Kind | None:
+        """The kind called `name`, whether it works now or not."""
+        return self._kinds.get(name)
+
     def get(self, name: str) -> Kind:
-        """The kind called `name`; HostError `invalid_args` naming what exists."""
-        try:
-            return self._kinds[name]
-        except KeyError:
-            known = ", ".join(self._kinds) or "none"
+        """The kind called `name`; HostError naming what exists, or what to do so that it works."""
+        kind = self._kinds.get(name)
+        if kind is None:
             raise HostError(
                 ErrorCode.INVALID_ARGS,
-                f"this host has no agent kind {name[:40]!r}; choose one of: {known}",
-            ) from None
+                f"this host has no agent kind {name[:40]!r}; choose one of: {self._names()}",
+            )
+        if name in self._why_not:
+            raise HostError(ErrorCode.UNAVAILABLE, f"{name} does not work here: {self._why_not[name]}")
+        return kind
 
     def capabilities(self) -> list[AgentKind]:
         """What the host advertises (docs/protocol.md, section 1)."""
-        return [AgentKind(kind.name, list(kind.models)) for kind in self._kinds.values()]
+        return [
+            AgentKind(kind.name, list(kind.models))
+            for kind in self._kinds.values()
+            if kind.name not in self._why_not
+        ]
 
-    def replace(self, kinds: Sequence[Kind]) -> None:
+    def overview(self) -> list[dict[str, str | None]]:
+        """Each kind for the owner: its name, its title, and why it does not work, None if it does."""
+        return [
+            {"kind": kind.name, "title": kind.title or kind.name, "problem": self._why_not.get(kind.name)}
+            for kind in self._kinds.values()
+        ]
+
+    def replace(self, kinds: Sequence[Kind], why_not: Mapping[str, str] | None = None) -> None:
         """From now on exactly these; listeners are told if what is advertised has changed."""
         before = self.capabilities()
         self._kinds = {kind.name: kind for kind in kinds}
+        self._why_not = dict(why_not or {})
         if self.capabilities() != before:
             for listener in list(self._listeners):
                 listener()
@@ -68,3 +86,6 @@ class AgentRegistry:
         """`listener` is called after each change of `capabilities()`; the result ends that."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
+
+    def _names(self) -> str:
+        return ", ".join(name for name in self._kinds if name not in self._why_not) or "none"
