@@ -7,42 +7,75 @@ happens in one channel is the room's business (channel.room).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
 
 import attrs
 from twisted.internet.defer import DeferredLock, ensureDeferred, gatherResults
+from twisted.logger import Logger
 
-from uaihost.agents.adapter import Adapter, AgentSettings
+from uaihost.agents.adapter import Adapter
 from uaihost.agents.process import AgentProcess, Listener, Process, Starter
 from uaihost.agents.registry import AgentRegistry
 from uaihost.agents.session import Session
 from uaihost.agents.turn import State
 from uaihost.blocking import Blocking
-from uaihost.channel import governor, routing
+from uaihost.channel import routing
+from uaihost.channel.governor import Budgets
 from uaihost.channel.instructions import standing, workspace
+from uaihost.channel.launch import Launcher
 from uaihost.channel.permissions import Permissions
-from uaihost.channel.room import AGENTS, Room
+from uaihost.channel.reviewing import Changes, Unwatched
+from uaihost.channel.room import Around, Kept, Room
 from uaihost.channel.transcript import Transcripts
 from uaihost.errors import ErrorCode, HostError
 from uaihost.ids import new_id
-from uaihost.interfaces import AgentStatus, Engine, Journal, Store
+from uaihost.interfaces import Account, Accounts, AgentStatus, Engine, Journal, Store
 from uaihost.state import channel as table
 from uaihost.state.channel import AgentRow, ChannelRow
 from uaihost.wire.inputs import ChannelEnsure
 
+log = Logger()
+
 _TASK_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}\Z")
+# Whose words open a first turn: the owner's, who wrote them into the crew.
+KICKOFF = "user:owner"
 # A message, bytes: far beyond what a person types, far below what a frame may hold.
 TEXT_LIMIT = 256 << 10
+
+
+# How long a request for leave waits for a person, seconds.
+EXPIRY = 7 * 24 * 3600.0
+
+
+class NoAccounts:
+    """interfaces.Accounts where nobody is signed in."""
+
+    def account(self, provider: str) -> Account:
+        return Account()
+
+    async def secret(self, provider: str, name: str, *, renew: bool = False) -> str:
+        raise HostError(ErrorCode.UNAVAILABLE, f"nobody is signed in to {provider}")
+
+    def on_change(self, listener: Callable[[str], None]) -> Callable[[], None]:
+        return lambda: None
+
+
+@attrs.frozen
+class Rules:
+    """How crews are kept in bounds. expiry: of requests for leave, seconds."""
+
+    budgets: Budgets = attrs.field(factory=Budgets)
+    expiry: float = EXPIRY
 
 
 class Channels:
     """The one object of this room.
 
-    tasks: the folder that holds `<task id>/run`, mounted in the task's container as /run/uai; transcripts:
-    the folder for `<task id>.jsonl`.
+    tasks: the folder that holds `<task id>/run`, mounted in the task's container as /run/uai, and
+    `<task id>/control`; transcripts: the folder for `<task id>.jsonl`.
     """
 
     def __init__(
@@ -55,14 +88,28 @@ class Channels:
         blocking: Blocking,
         tasks: Path,
         transcripts: Path,
+        accounts: Accounts | None = None,
+        changes: Changes | None = None,
+        rules: Rules | None = None,
     ) -> None:
         self._store = store
-        self._journal = journal
-        self._engine = engine
         self._reactor = reactor
         self._registry = registry
         self._tasks = tasks
+        self._rules = rules or Rules()
         self._transcripts = Transcripts(reactor, store, journal, blocking, transcripts)
+        accounts = accounts or NoAccounts()
+        self._launcher = Launcher(engine, blocking, tasks, accounts, self._provider)
+        self._around = Around(
+            reactor,
+            store,
+            journal,
+            self._transcripts,
+            self._launcher,
+            changes or Unwatched(),
+            self._rules.budgets,
+        )
+        self._forget_accounts = accounts.on_change(self._account_changed)
         self._rooms: dict[str, Room] = {}
         self._locks: dict[str, DeferredLock] = {}
 
@@ -104,6 +151,7 @@ class Channels:
 
     async def stop(self) -> None:
         """The daemon goes away: let go of every agent; they live on."""
+        self._forget_accounts()
         rooms, self._rooms = list(self._rooms.values()), {}
         await gatherResults([ensureDeferred(room.detach()) for room in rooms])
 
@@ -129,17 +177,50 @@ class Channels:
         _check_task(task_id)
         await self._transcripts.note(task_id, text)
 
-    async def resolve(self, task_id: str, agent_id: str, request_id: str, decision: str, by: str) -> None:
+    async def resolve(
+        self,
+        task_id: str,
+        agent_id: str,
+        request_id: str,
+        decision: str,
+        by: str,
+        scope: str = "once",
+        answers: Mapping[str, str] | None = None,
+    ) -> None:
         """Answer an agent's request: `decision` is accept or decline, `by` who says so.
+
+        scope: `task` accepts the tool from now on; answers: to the questions it asked.
 
         Raises:
             HostError: `not_found`; `conflict` when it was answered otherwise or withdrawn.
         """
-        await self._room(task_id).resolve(agent_id, request_id, decision, by)
+        await self._room(task_id).resolve(agent_id, request_id, decision, by, scope, answers)
 
     async def interrupt(self, task_id: str, agent_id: str) -> None:
         """End the agent's turn and keep its session; idle agents are left alone. HostError `not_found`."""
         await self._room(task_id).session(agent_id).interrupt()
+
+    async def attached(self, task_id: str, path: str, size: int) -> None:
+        """A person gave the task a file: the next word of a person names it."""
+        _check_task(task_id)
+        await self._store.run(lambda db: table.attach(db, task_id, path, size))
+
+    async def set_reviewers(self, task_id: str, reviewers: Sequence[str], crew: Sequence[str]) -> None:
+        """Who reviews, in order; who is not in the crew is told of in the channel."""
+        _check_task(task_id)
+
+        def write(db: Connection) -> bool:
+            same = table.reviewers(db, task_id) == list(reviewers)
+            table.set_reviewers(db, task_id, reviewers)
+            return same
+
+        same = await self._store.run(write)
+        room = self._rooms.get(task_id)
+        if room is not None:
+            room.reviewing.reviewers = list(reviewers)
+        strangers = ", ".join(f"@{name[:40]}" for name in reviewers if name not in crew)
+        if strangers and not same:
+            await self.note(task_id, f"The reviewer order names {strangers}, who is not in the crew.")
 
     def states(self, task_id: str) -> list[AgentStatus]:
         """Each agent and what it does; none when the channel is not open."""
@@ -159,9 +240,8 @@ class Channels:
         task_id = given.taskId
 
         def write(db: Connection) -> tuple[ChannelRow, list[AgentRow]]:
-            old = table.channel(db, task_id)
-            hops = old.hops_left if old else governor.HOPS
-            channel = ChannelRow(task_id, True, workspace(given), hops)
+            old = table.channel(db, task_id) or ChannelRow(task_id, True, "")
+            channel = attrs.evolve(old, open=True, cwd=workspace(given))
             table.save_channel(db, channel)
             known = {row.agent_id: row for row in table.agents(db, task_id)}
             for agent_id in known.keys() - {agent.id for agent in given.agents}:
@@ -181,7 +261,7 @@ class Channels:
                 if agent.id not in known:
                     table.save_agent(db, row)
                     if agent.initialPrompt and agent.initialPrompt.strip():
-                        table.enqueue(db, task_id, agent.id, agent.initialPrompt)
+                        table.enqueue(db, task_id, agent.id, agent.initialPrompt, origin=KICKOFF)
                 rows.append(row)
             return channel, rows
 
@@ -205,21 +285,20 @@ class Channels:
                     await self._join(room, agent)
             except HostError as error:
                 await self.note(task_id, f"@{agent.agent_id} cannot go on: {error.message}")
+        room.resume()
 
     async def _open(self, row: ChannelRow) -> Room:
-        partners, permissions = await self._store.run(
-            lambda db: (table.partners(db, row.task_id), table.permissions(db, row.task_id))
+        task_id = row.task_id
+        partners, permissions, rules, reviewers = await self._store.run(
+            lambda db: (
+                table.partners(db, task_id),
+                table.permissions(db, task_id),
+                table.rules(db, task_id),
+                table.reviewers(db, task_id),
+            )
         )
-        room = Room(
-            self._reactor,
-            self._store,
-            self._journal,
-            self._engine,
-            self._transcripts,
-            row,
-            partners,
-            Permissions(row.task_id, permissions),
-        )
+        asked = Permissions(task_id, permissions, rules, int(self._rules.expiry * 1000))
+        room = Room(self._around, Kept(row, partners, asked, reviewers))
         self._rooms[row.task_id] = room
         return room
 
@@ -255,8 +334,19 @@ class Channels:
         await session.open()
 
     def _adapter(self, row: AgentRow) -> Adapter:
-        settings = AgentSettings(row.agent_id, row.model, f"{AGENTS}/{row.agent_id}", row.instructions)
-        return self._registry.get(row.kind).make(settings, row.memory)
+        room = self._rooms[row.task_id]
+        # One whose kind does not work now is kept, and says why when it is to start.
+        kind = self._registry.known(row.kind) or self._registry.get(row.kind)
+        return kind.make(self._launcher.settings(row, room.row.cwd), row.memory)
+
+    def _provider(self, kind: str) -> str | None:
+        known = self._registry.known(kind)
+        return known.provider if known else None
+
+    def _account_changed(self, provider: str) -> None:
+        for room in list(self._rooms.values()):
+            done = ensureDeferred(room.renew(provider, self._provider))
+            done.addErrback(lambda failure: log.failure("agents cannot be given an account", failure))
 
     def _process(self, task_id: str) -> Any:
         folder = self._tasks / task_id / "run"

@@ -8,80 +8,97 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from sqlite3 import Connection
-from typing import Any, Literal, cast
+from typing import Any
 
 import attrs
 from twisted.internet.defer import ensureDeferred, gatherResults
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 
 from uaihost.agents.adapter import PermissionAsked, PermissionWithdrawn, Start, Usage
-from uaihost.agents.progress import Activity, Decided, Happening, Note, Said
+from uaihost.agents.progress import (
+    Activity,
+    Decided,
+    Happening,
+    Note,
+    PermissionsOrphaned,
+    Said,
+    TurnBegan,
+    TurnFinished,
+)
 from uaihost.agents.session import Session
-from uaihost.agents.turn import State
-from uaihost.channel import governor, routing
+from uaihost.agents.turn import IN_TURN, State
+from uaihost.channel import governor, orders, routing
+from uaihost.channel.books import Books, Requests
 from uaihost.channel.deltas import Deltas
+from uaihost.channel.effects import Effects
+from uaihost.channel.governor import Budgets
+from uaihost.channel.history import history
+from uaihost.channel.launch import Launcher
 from uaihost.channel.permissions import Permissions
-from uaihost.channel.transcript import Repeated, Transcripts, entry, refuse_repeat
+from uaihost.channel.reviewing import Changes, Reviewing
+from uaihost.channel.transcript import Repeated, Transcripts, refuse_repeat
 from uaihost.errors import ErrorCode, HostError
-from uaihost.interfaces import AgentStatus, Engine, Journal, Store
+from uaihost.interfaces import AgentStatus, Journal, Store
 from uaihost.state import channel as table
-from uaihost.state.channel import ChannelRow, MessageRow
+from uaihost.state.channel import ChannelRow, PermissionRow
 from uaihost.wire import events
 
-# The keeper in the container and where it keeps an agent's things there (the task's run folder).
-KEEPER = ("python3", "/opt/uai/agentd.py")
-AGENTS = "/run/uai/agents"
+log = Logger()
 
-Write = Callable[[Connection], object]
-
-HELP = """@id addresses one agent or several; without it the agent you spoke with last hears you.
-/status: what each agent does    /interrupt [@id]: stop a turn    /restart @id: start an agent anew
-/help: this text"""
+# Messages that are read to tell an agent what was said; history keeps the newest of them.
+REMEMBERED = 2000
 
 
-@attrs.define
-class _Effects:
-    """What one piece of an agent's work means: events, rows, who hears it, and how to take it back."""
+@attrs.frozen
+class Around:
+    """What all rooms share."""
 
-    told: list[events.Event] = attrs.field(factory=list)
-    writes: list[Write] = attrs.field(factory=list)
-    heard: list[str] = attrs.field(factory=list)
-    undoing: list[Callable[[], None]] = attrs.field(factory=list)
+    clock: Any
+    store: Store
+    journal: Journal
+    transcripts: Transcripts
+    launcher: Launcher
+    changes: Changes
+    budgets: Budgets
 
-    def message(self, row: MessageRow) -> None:
-        event, write = entry(row)
-        self.told.append(event)
-        self.writes.append(write)
 
-    def store(self, db: Connection) -> None:
-        for write in self.writes:
-            write(db)
+@attrs.frozen
+class Kept:
+    """What is stored of a channel when it is opened."""
+
+    row: ChannelRow
+    partners: Mapping[str, str]
+    permissions: Permissions
+    reviewers: Sequence[str]
 
 
 class Room:
     """The open channel of one task."""
 
-    def __init__(
-        self,
-        clock: Any,
-        store: Store,
-        journal: Journal,
-        engine: Engine,
-        transcripts: Transcripts,
-        row: ChannelRow,
-        partners: Mapping[str, str],
-        permissions: Permissions,
-    ) -> None:
-        self.row = row
+    def __init__(self, around: Around, kept: Kept) -> None:
+        self.row = kept.row
         self.sessions: dict[str, Session] = {}
-        self._clock = clock
-        self._store = store
-        self._journal = journal
-        self._engine = engine
-        self._transcripts = transcripts
-        self._partners = dict(partners)
-        self._permissions = permissions
-        self._hops = row.hops_left
-        self._deltas = Deltas(clock, self._delta)
+        self._clock = around.clock
+        self._store = around.store
+        self._journal = around.journal
+        self._transcripts = around.transcripts
+        self._launcher = around.launcher
+        self._partners = dict(kept.partners)
+        self._requests = Requests(self.task_id, kept.permissions)
+        self._books = Books(self.task_id, around.budgets, kept.row.spent)
+        self.reviewing = Reviewing(
+            self.task_id,
+            kept.row.review,
+            kept.reviewers,
+            around.changes,
+            lambda: self.crew,
+            self._effects,
+            self._commit,
+        )
+        self._deltas = Deltas(around.clock, self._delta)
+        self._timer: IDelayedCall | None = None
+        self._closed = False
 
     @property
     def task_id(self) -> str:
@@ -90,6 +107,11 @@ class Room:
     @property
     def crew(self) -> list[str]:
         return sorted(self.sessions, key=lambda agent_id: self.sessions[agent_id].row.position)
+
+    @property
+    def author(self) -> str:
+        """Whose changes are reviewed: the first of the crew."""
+        return next(iter(self.crew), "")
 
     def session(self, agent_id: str) -> Session:
         """HostError `not_found` naming the crew."""
@@ -104,62 +126,98 @@ class Room:
     def states(self) -> list[AgentStatus]:
         return [AgentStatus(agent_id, self.sessions[agent_id].activity) for agent_id in self.crew]
 
+    def resume(self) -> None:
+        """What waits for a time, or was cut off, goes on."""
+        self.reviewing.resume(self.author)
+        self._watch()
+
     # ---- people
 
     async def deliver(self, author: str, text: str, message_id: str) -> list[str]:
         """Store a person's word and pass it on; the ids of those who hear it."""
         order = routing.slash(text)
         targets = [] if order else routing.route(text, self.crew, self._partners.get(author))
-        notes = self._replies(order) if order else self._warnings(targets)
-        person = events.Author("user", author, author)
-        said = self._transcripts.message(self.task_id, person, text, message_id, targets)
-        stored = [entry(said), *(entry(self._transcripts.notice(self.task_id, note)) for note in notes)]
+        attached = [] if order else await self._store.run(lambda db: table.attached(db, self.task_id))
+        text = "\n".join([text, *(_attached(path, size) for path, size in attached)])
+        person, paused = events.Author("user", author, author), bool(self._books.spent.paused)
+        effects = self._effects()
+        effects.writes.append(lambda db: refuse_repeat(db, self.task_id, message_id))
+        effects.message(self._transcripts.message(self.task_id, person, text, message_id, targets))
+        for note in await self._replies(order) if order else self._warnings(targets):
+            effects.note(note)
+        now = self._now()
+        self._books.spend(lambda spent, budgets: governor.spoken(now), effects)
 
-        def write(db: Connection) -> None:
-            refuse_repeat(db, self.task_id, message_id)
-            for _, store in stored:
-                store(db)
-            table.set_hops(db, self.task_id, governor.HOPS)
+        def store(db: Connection) -> None:
+            table.forget_attached(db, self.task_id, [path for path, _ in attached])
             for agent_id in targets:
-                table.enqueue(db, self.task_id, agent_id, text)
+                table.enqueue(db, self.task_id, agent_id, text, origin=f"user:{author}")
             if targets:
                 table.set_partner(db, self.task_id, author, targets[-1])
 
+        effects.writes.append(store)
+        # One word lets everybody go on whom a budget held.
+        effects.heard += self.crew if paused else targets
         try:
-            await self._journal.record(*(event for event, _ in stored), write=write)
+            await self._commit(effects)
         except Repeated as repeated:
             return list(repeated.row.routed_to)
-        self._hops = governor.HOPS
         if targets:
             self._partners[author] = targets[-1]
-        await self._stored(targets)
         if order:
             await self._obey(order)
         return targets
 
-    async def resolve(self, agent_id: str, request_id: str, decision: str, by: str) -> None:
-        session = self.session(agent_id)
-
+    async def resolve(
+        self,
+        agent_id: str,
+        request_id: str,
+        decision: str,
+        by: str,
+        scope: str = "once",
+        answers: Mapping[str, str] | None = None,
+    ) -> None:
         def decide() -> Decided | None:
-            row = self._permissions.decide(agent_id, request_id, decision, by, self._now())
+            row = self._requests.rows.decide(
+                agent_id, request_id, decision, by, self._now(), scope=scope, answers=answers
+            )
             return Decided(row) if row else None
 
-        await session.answer(decide)
+        await self.session(agent_id).answer(decide)
 
-    def _replies(self, order: routing.Slash) -> list[str]:
+    async def _replies(self, order: routing.Slash) -> list[str]:
         """What the channel says at once to an order."""
         unknown = [f"@{name}" for name in order.agents if name not in self.sessions]
         match order.verb:
             case "help":
-                return [HELP]
+                return [orders.HELP]
             case "status":
-                lines = [f"@{each.id}: {each.state}" for each in self.states()]
-                return ["\n".join(lines) or "No agent is in this task."]
+                return [await self._status()]
+            case "rules":
+                return [orders.rules(list(self._requests.rows.rules.values()))]
+            case "ask":
+                return await self._ask_again(order.agents)
             case "retry-gh":
                 return ["There is nothing to try again: this host has no GitHub support yet."]
-            case "restart" if not order.agents:
-                return ["Say whom: /restart @id"]
+            case "restart" | "retry" if not order.agents:
+                return [f"Say whom: /{order.verb} @id"]
         return [f"No such agent here: {', '.join(unknown)}"] if unknown else []
+
+    async def _status(self) -> str:
+        waiting, used = await self._store.run(
+            lambda db: (table.queue_lengths(db, self.task_id), table.usage(db, self.task_id))
+        )
+        crew = [(self.sessions[name].row, self.sessions[name].activity) for name in self.crew]
+        by_agent = {row.agent_id: row for row in used}
+        return orders.status(crew, waiting, by_agent, self._books.spent, self._books.budgets)
+
+    async def _ask_again(self, words: Sequence[str]) -> list[str]:
+        tool, rules = " ".join(words), self._requests.rows.rules
+        if tool not in rules:
+            return [orders.rules(list(rules.values()))]
+        await self._store.run(lambda db: table.remove_rule(db, self.task_id, tool))
+        del rules[tool]
+        return [f"From now on agents ask again before they use {tool}."]
 
     async def _obey(self, order: routing.Slash) -> None:
         named = [self.sessions[name] for name in order.agents if name in self.sessions]
@@ -169,6 +227,12 @@ class Room:
         elif order.verb == "restart":
             for session in named:
                 await session.restart()
+        elif order.verb == "retry":
+            for session in named:
+                try:
+                    await session.retry()
+                except HostError as error:
+                    await self._transcripts.note(self.task_id, error.message)
 
     def _warnings(self, targets: Sequence[str]) -> list[str]:
         """About those who cannot answer now."""
@@ -178,10 +242,16 @@ class Room:
     # ---- agents (the Room of agents.progress)
 
     async def start(self, agent_id: str, start: Start) -> None:
-        folder = f"{AGENTS}/{agent_id}"
-        await self._engine.start_process(
-            self.task_id, [*KEEPER, "--dir", folder, "--cwd", self.row.cwd, "--", *start.argv]
-        )
+        await self._launcher.start(self.task_id, self.sessions[agent_id].row, self.row.cwd, start)
+
+    async def fill(self, agent_id: str, line: bytes, renew: bool) -> bytes:
+        return await self._launcher.fill(self.sessions[agent_id].row.kind, line, renew)
+
+    async def history(self, agent_id: str) -> str:
+        return history(await self._store.run(lambda db: table.last_messages(db, self.task_id, REMEMBERED)))
+
+    def may_begin(self, agent_id: str, origin: str) -> bool:
+        return governor.may_begin(self._books.spent, origin)
 
     def streamed(self, agent_id: str, message_id: str, text: str) -> None:
         self._deltas.add(agent_id, message_id, text)
@@ -189,9 +259,15 @@ class Room:
     async def record(
         self, agent_id: str, happened: Sequence[Happening], write: Callable[[Connection], None]
     ) -> Sequence[Decided]:
-        effects = _Effects(writes=[write])
+        effects = self._effects()
+        effects.writes.append(write)
         for happening in happened:
             self._translate(agent_id, happening, effects)
+        await self._commit(effects)
+        return [Decided(row) for row in self._requests.rows.due(agent_id)]
+
+    async def _commit(self, effects: Effects) -> None:
+        """Store it all and tell it; then wake who hears it."""
         try:
             if effects.told:
                 await self._journal.record(*effects.told, write=effects.store)
@@ -199,113 +275,149 @@ class Room:
                 await self._store.run(effects.store)
         except BaseException:
             # Nothing was stored: what is in memory must not run ahead of the rows.
-            for undo in reversed(effects.undoing):
-                undo()
+            effects.undo()
             raise
+        for follows in effects.after:
+            follows()
+        for agent_id in dict.fromkeys(effects.heard):
+            if agent_id in self.sessions:
+                self.sessions[agent_id].pump()
+        self._watch()
         if any(isinstance(event, events.ChannelMessage) for event in effects.told):
-            await self._stored(effects.heard)
-        return ()
+            await self._transcripts.follow(self.task_id)
 
-    async def fill(self, agent_id: str, line: bytes, renew: bool) -> bytes:
-        return line
-
-    async def history(self, agent_id: str) -> str:
-        return ""
-
-    def may_begin(self, agent_id: str, origin: str) -> bool:
-        return True
-
-    def _translate(self, agent_id: str, happening: Happening, effects: _Effects) -> None:
-        task_id, now = self.task_id, self._now()
+    def _translate(self, agent_id: str, happening: Happening, effects: Effects) -> None:
+        now = self._now()
         match happening:
             case Said():
                 self._say(agent_id, happening, effects)
             case Note(text=text):
-                effects.message(self._transcripts.notice(task_id, text))
-            case Activity(state=state, detail=detail):
-                effects.told.append(events.ChannelActivity(task_id, now, agent_id, state, detail))
-            case Usage(input_tokens=read, output_tokens=made, cost_usd=cost):
-                effects.told.append(events.AgentUsage(task_id, now, agent_id, read, made, cost))
+                effects.note(text)
+            case Activity(state=state, detail=detail, until=until):
+                told = events.ChannelActivity(self.task_id, now, agent_id, state, detail, until)
+                effects.told.append(told)
+            case Usage():
+                self._books.used(agent_id, happening, now, effects)
             case Decided(row=row):
-                self._settle(row, effects)
+                self._requests.decided(row, now, effects)
             case PermissionWithdrawn(request_id=request_id):
-                self._settle(self._permissions.withdraw(agent_id, request_id, now), effects)
+                self._requests.withdraw(agent_id, request_id, now, effects)
+            case PermissionsOrphaned(request_ids=names):
+                self._requests.orphan(agent_id, names, effects)
             case PermissionAsked():
-                self._ask(agent_id, happening, effects)
+                self._requests.ask(agent_id, happening, now, effects)
+            case TurnBegan(origin=origin):
+                self._books.spend(lambda spent, budgets: governor.began(spent, budgets, origin, now), effects)
+                if agent_id == self.author:
+                    effects.after.append(lambda: self.reviewing.turn_began(agent_id))
+            case TurnFinished():
+                self._finished(agent_id, happening, now, effects)
 
-    def _say(self, agent_id: str, said: Said, effects: _Effects) -> None:
-        """An agent's message, passed on to those it mentions as far as the budget allows."""
+    def _finished(self, agent_id: str, ended: TurnFinished, now: int, effects: Effects) -> None:
+        self._requests.give_up(agent_id, now, effects)
+        self._books.spend(
+            lambda spent, budgets: governor.ended(spent, budgets, ended.origin, ended.tools), effects
+        )
+        self.reviewing.turn_ended(self.author, agent_id, ended, effects)
+
+    def _say(self, agent_id: str, said: Said, effects: Effects) -> None:
+        """An agent's message, passed on to those it mentions; what a budget holds waits in their queues."""
         task_id = self.task_id
         self._deltas.drop(said.message_id)
         wanted = [each for each in routing.mentions(said.text, self.crew) if each != agent_id]
-        grant = governor.spend(self._hops, wanted)
         author = events.Author("agent", agent_id, self.sessions[agent_id].row.label)
-        effects.message(self._transcripts.message(task_id, author, said.text, said.message_id, grant.granted))
-        if grant.notice:
-            effects.message(self._transcripts.notice(task_id, grant.notice))
-        if not grant.granted:
-            return
-        self._hops = grant.left
-
-        def refund() -> None:
-            self._hops += len(grant.granted)
+        effects.message(self._transcripts.message(task_id, author, said.text, said.message_id, wanted))
+        self._books.spend(lambda spent, budgets: governor.hop(spent, budgets, len(wanted)), effects)
+        text = f"@{agent_id} says:\n{said.text}"
 
         def store(db: Connection) -> None:
-            table.set_hops(db, task_id, grant.left)
-            for target in grant.granted:
-                table.enqueue(db, task_id, target, f"@{agent_id} says:\n{said.text}")
+            for target in wanted:
+                table.enqueue(db, task_id, target, text, origin=f"agent:{agent_id}")
 
-        effects.undoing.append(refund)
         effects.writes.append(store)
-        effects.heard += grant.granted
+        effects.heard += wanted
 
-    def _ask(self, agent_id: str, asked: PermissionAsked, effects: _Effects) -> None:
-        if self._permissions.is_open(agent_id, asked):
-            return
-        # The agent waits for one thing by one name: an earlier one by the same name is given up.
+    # ---- time
+
+    def _watch(self) -> None:
+        """Be there when the next request expires, and when the crew has worked long enough."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+        times = [self._requests.rows.next_expiry()]
+        spent, minutes = self._books.spent, self._books.budgets.minutes
+        if minutes and spent.since and not spent.paused and self._working():
+            times.append(spent.since + minutes * 60_000)
+        due = [time for time in times if time is not None]
+        if due and not self._closed:
+            delay = max(0.0, (min(due) - self._now()) / 1000)
+            self._timer = self._clock.callLater(min(delay, 86_400.0), self._tick)
+
+    def _tick(self) -> None:
+        done = ensureDeferred(self._due())
+        done.addErrback(lambda failure: log.failure("the clock of task {task}", failure, task=self.task_id))
+
+    async def _due(self) -> None:
         now = self._now()
-        self._settle(self._permissions.withdraw(agent_id, asked.request_id, now), effects)
-        row = self._permissions.ask(agent_id, asked, now)
-        effects.undoing.append(lambda: self._permissions.forget(row))
-        effects.writes.append(lambda db: table.add_permission(db, row))
-        effects.told.append(
-            events.PermissionRequested(
-                self.task_id, now, agent_id, row.request_id, asked.tool, asked.title, asked.input
-            )
-        )
+        for row in self._requests.rows.expired(now):
+            await self._expire(row, now)
+        before, effects = self._books.spent.paused, self._effects()
+        if self._working():
+            self._books.spend(lambda spent, budgets: governor.timed(spent, budgets, now), effects)
+        await self._commit(effects)
+        if self._books.spent.paused == "minutes" and not before:
+            for session in self._working():
+                await session.interrupt()
 
-    def _settle(self, row: table.PermissionRow | None, effects: _Effects) -> None:
-        if row is None:
+    async def _expire(self, row: PermissionRow, now: int) -> None:
+        def decide() -> Decided | None:
+            found = self._requests.rows.expire(row, now)
+            return Decided(found) if found else None
+
+        if row.agent_id in self.sessions:
+            await self.sessions[row.agent_id].answer(decide)
             return
-        decision = cast(Literal["accept", "decline"], row.decision)
-        effects.undoing.append(lambda: self._permissions.reopen(row))
-        effects.writes.append(lambda db: table.decide(db, row))
-        effects.told.append(
-            events.PermissionResolved(
-                self.task_id, self._now(), row.agent_id, row.request_id, decision, row.decided_by or ""
-            )
-        )
+        # Its agent has left the crew.
+        effects, decided = self._effects(), decide()
+        if decided is not None:
+            self._requests.decided(decided.row, now, effects)
+            await self._commit(effects)
+
+    def _working(self) -> list[Session]:
+        return [session for session in self.sessions.values() if session.state in IN_TURN]
 
     # ---- both
 
+    async def renew(self, provider: str, provider_of: Callable[[str], str | None]) -> None:
+        """The provider's account has changed."""
+        for session in list(self.sessions.values()):
+            if provider_of(session.row.kind) == provider:
+                await session.renew()
+
     async def stop(self) -> None:
         """End every agent."""
-        self._deltas.close()
+        self._close()
         await gatherResults([ensureDeferred(each.stop()) for each in self.sessions.values()])
 
     async def detach(self) -> None:
         """Let go of every agent; they live on."""
-        self._deltas.close()
+        self._close()
         await gatherResults([ensureDeferred(each.detach()) for each in self.sessions.values()])
 
-    async def _stored(self, heard: Sequence[str]) -> None:
-        for agent_id in heard:
-            if agent_id in self.sessions:
-                self.sessions[agent_id].pump()
-        await self._transcripts.follow(self.task_id)
+    def _close(self) -> None:
+        self._deltas.close()
+        self._closed = True
+        self._watch()
 
     def _delta(self, agent_id: str, message_id: str, text: str) -> None:
         self._journal.fleeting(events.ChannelDelta(self.task_id, self._now(), message_id, agent_id, text))
 
+    def _effects(self) -> Effects:
+        return Effects(lambda text: self._transcripts.notice(self.task_id, text))
+
     def _now(self) -> int:
         return int(self._clock.seconds() * 1000)
+
+
+def _attached(path: str, size: int) -> str:
+    return f"Attached file: {path} ({size:,} bytes)"

@@ -14,8 +14,8 @@ AGENT_ID = re.compile(r"[A-Za-z0-9_-]{1,32}\Z")
 _MENTION = re.compile(r"(?<![\w@./-])@([A-Za-z0-9_-]{1,32})(?![\w-])")
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 
-Verb = Literal["help", "status", "interrupt", "restart", "retry-gh"]
-VERBS = ("help", "status", "interrupt", "restart", "retry-gh")
+Verb = Literal["help", "status", "interrupt", "restart", "retry", "rules", "ask", "retry-gh"]
+VERBS = ("help", "status", "interrupt", "restart", "retry", "rules", "ask", "retry-gh")
 
 
 @attrs.frozen

@@ -20,7 +20,9 @@ class ChannelRow:
     task_id: str
     open: bool
     cwd: str
-    hops_left: int
+    hops_left: int = 0
+    spent: str = ""
+    review: str = ""
 
 
 @attrs.frozen
@@ -98,6 +100,29 @@ class PermissionRow:
     decision: str | None = None
     decided_by: str | None = None
     decided_at: int | None = None
+    answers: str | None = None
+    scope: str = "once"
+    expires_at: int | None = None
+    orphaned: bool = False
+    told: bool = False
+
+
+@attrs.frozen
+class RuleRow:
+    """A tool that the agents of a task use without asking."""
+
+    task_id: str
+    tool: str
+    decided_by: str
+    at: int
+
+
+@attrs.frozen
+class UsageRow:
+    agent_id: str
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
 
 
 # ---- channels and crews
@@ -108,14 +133,26 @@ def save_channel(db: Connection, row: ChannelRow) -> None:
 
 
 def channel(db: Connection, task_id: str) -> ChannelRow | None:
-    found = db.execute(
-        "SELECT task_id, open, cwd, hops_left FROM channels WHERE task_id = ?", (task_id,)
-    ).fetchone()
-    return ChannelRow(found[0], bool(found[1]), found[2], found[3]) if found else None
+    names = [field.name for field in attrs.fields(ChannelRow)]
+    found = db.execute(f"SELECT {', '.join(names)} FROM channels WHERE task_id = ?", (task_id,)).fetchone()
+    return ChannelRow(found[0], bool(found[1]), *found[2:]) if found else None
 
 
-def set_hops(db: Connection, task_id: str, hops: int) -> None:
-    db.execute("UPDATE channels SET hops_left = ? WHERE task_id = ?", (hops, task_id))
+def set_spent(db: Connection, task_id: str, spent: str) -> None:
+    db.execute("UPDATE channels SET spent = ? WHERE task_id = ?", (spent, task_id))
+
+
+def set_review(db: Connection, task_id: str, review: str) -> None:
+    db.execute("UPDATE channels SET review = ? WHERE task_id = ?", (review, task_id))
+
+
+def set_reviewers(db: Connection, task_id: str, reviewers: Sequence[str]) -> None:
+    _put(db, "channel_reviewers", {"task_id": task_id, "reviewers": json.dumps(list(reviewers))})
+
+
+def reviewers(db: Connection, task_id: str) -> list[str]:
+    found = db.execute("SELECT reviewers FROM channel_reviewers WHERE task_id = ?", (task_id,)).fetchone()
+    return list(json.loads(found[0])) if found else []
 
 
 def close_channel(db: Connection, task_id: str) -> None:
@@ -185,6 +222,11 @@ def messages_after(db: Connection, task_id: str, seq: int, limit: int) -> list[M
     return _messages(db, "task_id = ? AND seq > ? ORDER BY seq LIMIT ?", (task_id, seq, limit))
 
 
+def last_messages(db: Connection, task_id: str, limit: int) -> list[MessageRow]:
+    """The newest, in order."""
+    return _messages(db, "task_id = ? ORDER BY seq DESC LIMIT ?", (task_id, limit))[::-1]
+
+
 def _messages(db: Connection, where: str, given: Sequence[Any]) -> list[MessageRow]:
     names = [field.name for field in attrs.fields(MessageRow)]
     rows = db.execute(f"SELECT {', '.join(names)} FROM channel_messages WHERE {where}", given)
@@ -250,8 +292,8 @@ def drop_lines(db: Connection, task_id: str, agent_id: str, below: int) -> None:
 # ---- permissions
 
 
-def add_permission(db: Connection, row: PermissionRow) -> None:
-    _insert(db, "channel_permissions", attrs.asdict(row))
+def save_permission(db: Connection, row: PermissionRow) -> None:
+    _put(db, "channel_permissions", attrs.asdict(row))
 
 
 def permissions(db: Connection, task_id: str) -> list[PermissionRow]:
@@ -259,15 +301,71 @@ def permissions(db: Connection, task_id: str) -> list[PermissionRow]:
     rows = db.execute(
         f"SELECT {', '.join(names)} FROM channel_permissions WHERE task_id = ? ORDER BY at", (task_id,)
     )
-    return [PermissionRow(*row) for row in rows]
+    found = [dict(zip(names, row, strict=True)) for row in rows]
+    return [
+        PermissionRow(**each | {name: bool(each[name]) for name in ("orphaned", "told")}) for each in found
+    ]
 
 
-def decide(db: Connection, row: PermissionRow) -> None:
-    """Store `row`'s decision, unless there is one."""
+def add_rule(db: Connection, row: RuleRow) -> None:
+    _put(db, "channel_rules", attrs.asdict(row))
+
+
+def remove_rule(db: Connection, task_id: str, tool: str) -> None:
+    db.execute("DELETE FROM channel_rules WHERE task_id = ? AND tool = ?", (task_id, tool))
+
+
+def rules(db: Connection, task_id: str) -> list[RuleRow]:
+    rows = db.execute(
+        "SELECT task_id, tool, decided_by, at FROM channel_rules WHERE task_id = ? ORDER BY tool", (task_id,)
+    )
+    return [RuleRow(*row) for row in rows]
+
+
+# ---- what was used, what was attached
+
+
+def add_usage(db: Connection, task_id: str, row: UsageRow) -> None:
+    """Add to what the agent has used."""
     db.execute(
-        "UPDATE channel_permissions SET decision = ?, decided_by = ?, decided_at = ? "
-        "WHERE task_id = ? AND agent_id = ? AND request_id = ? AND decision IS NULL",
-        (row.decision, row.decided_by, row.decided_at, row.task_id, row.agent_id, row.request_id),
+        "INSERT INTO channel_usage VALUES (?, ?, ?, ?, ?) ON CONFLICT (task_id, agent_id) DO UPDATE SET "
+        "input_tokens = input_tokens + excluded.input_tokens, "
+        "output_tokens = output_tokens + excluded.output_tokens, "
+        "cost_usd = CASE WHEN excluded.cost_usd IS NULL THEN cost_usd "
+        "ELSE COALESCE(cost_usd, 0) + excluded.cost_usd END",
+        (task_id, row.agent_id, row.input_tokens, row.output_tokens, row.cost_usd),
+    )
+
+
+def usage(db: Connection, task_id: str) -> list[UsageRow]:
+    rows = db.execute(
+        "SELECT agent_id, input_tokens, output_tokens, cost_usd FROM channel_usage WHERE task_id = ?",
+        (task_id,),
+    )
+    return [UsageRow(*row) for row in rows]
+
+
+def queue_lengths(db: Connection, task_id: str) -> dict[str, int]:
+    """How many words wait for each agent."""
+    rows = db.execute(
+        "SELECT agent_id, COUNT(*) FROM channel_queue WHERE task_id = ? GROUP BY agent_id", (task_id,)
+    )
+    return dict(rows.fetchall())
+
+
+def attach(db: Connection, task_id: str, path: str, size: int) -> None:
+    _put(db, "channel_attached", {"task_id": task_id, "path": path, "size": size})
+
+
+def attached(db: Connection, task_id: str) -> list[tuple[str, int]]:
+    """The files that no message has named yet, in the order they came: path in the container, and bytes."""
+    rows = db.execute("SELECT path, size FROM channel_attached WHERE task_id = ? ORDER BY rowid", (task_id,))
+    return [(path, size) for path, size in rows.fetchall()]
+
+
+def forget_attached(db: Connection, task_id: str, paths: Sequence[str]) -> None:
+    db.executemany(
+        "DELETE FROM channel_attached WHERE task_id = ? AND path = ?", [(task_id, path) for path in paths]
     )
 
 

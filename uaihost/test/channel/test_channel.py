@@ -12,8 +12,8 @@ from uaihost.agents.process import Listener, Starter
 from uaihost.agents.registry import AgentRegistry
 from uaihost.blocking import Inline
 from uaihost.channel import channel as module
-from uaihost.channel.channel import TEXT_LIMIT, Channels
-from uaihost.channel.governor import HOPS
+from uaihost.channel.channel import TEXT_LIMIT, Channels, Rules
+from uaihost.channel.governor import PING_PONG, Budgets
 from uaihost.errors import ErrorCode, HostError
 from uaihost.test.agents.container import TICK, Container, FakeProcess, talk
 from uaihost.test.channel.rig import LocalEngine, MemoryJournal, MemoryStore, agent, crew
@@ -36,6 +36,8 @@ class MemoryEngine(LocalEngine):
 
 
 class ChannelCase(TestCase):
+    rules = Rules()
+
     def setUp(self) -> None:
         self.clock = Clock()
         self.store = MemoryStore()
@@ -59,6 +61,7 @@ class ChannelCase(TestCase):
             Inline(),
             self.folder / "tasks",
             self.folder / "transcripts",
+            rules=self.rules,
         )
 
     def ensure(self, *agents: Any) -> None:
@@ -216,31 +219,69 @@ class CrowdTests(ChannelCase):
         self.tick()
         self.assertEqual(self.engine.of("b").prompts(), ["@a says:\nyou said ask @b"])
 
-    def test_a_loop_ends_with_a_notice_and_a_word_refills_the_budget(self) -> None:
-        self.ensure(agent("a"), agent("b"))
-        self.deliver("@a tell @b")
-        self.tick(300)
-        passed = [p for name in "ab" for p in self.engine.of(name).prompts() if "says:" in p]
-        self.assertEqual(len(passed), HOPS)
-        notes = self.journal.texts("system")
-        self.assertIn("A word from you", notes[-1])
-        self.assertEqual(set(self.states()), {("a", "idle"), ("b", "idle")})
-        self.deliver("@a tell @b")
-        self.tick(300)
-        passed = [p for name in "ab" for p in self.engine.of(name).prompts() if "says:" in p]
-        self.assertEqual(len(passed), 2 * HOPS)
+    def passed(self) -> int:
+        """How many words of agents have begun a turn of another."""
+        return len([p for name in "ab" for p in self.engine.of(name).prompts() if "says:" in p])
 
-    def test_the_budget_is_not_refilled_by_a_restart(self) -> None:
+    def start_talk(self) -> None:
+        self.engine.of("a").script["go"] = talk("you, @b")
         self.ensure(agent("a"), agent("b"))
-        self.deliver("@a tell @b")
+        self.deliver("go")
+
+    def test_talk_without_work_pauses_and_any_word_lets_it_go_on(self) -> None:
+        self.start_talk()
+        self.tick(300)
+        # The last word is passed on before the turn that says it has ended.
+        self.assertEqual(self.passed(), PING_PONG + 1)
+        self.assertIn("did nothing", self.journal.texts("system")[-1])
+        self.assertEqual(set(self.states()), {("a", "idle"), ("b", "idle")})
+        self.deliver("/status")
+        self.tick(300)
+        self.assertEqual(self.passed(), 2 * (PING_PONG + 1))
+
+    def test_the_pause_outlives_the_daemon(self) -> None:
+        self.start_talk()
         for _ in range(60):
             self.tick(5)
             self.successResultOf(self.channels.stop())
             self.channels = self.daemon()
             self.successResultOf(self.channels.resume(["t1"]))
         self.tick(300)
-        passed = [p for name in "ab" for p in self.engine.of(name).prompts() if "says:" in p]
-        self.assertEqual(len(passed), HOPS)
+        self.assertEqual(self.passed(), PING_PONG + 1)
+
+
+class BudgetTests(CrowdTests):
+    rules = Rules(Budgets(hops=3, turns=0, tokens=0, minutes=10))
+
+    def test_talk_without_work_pauses_and_any_word_lets_it_go_on(self) -> None:
+        self.start_talk()
+        self.tick(300)
+        self.assertEqual(self.passed(), 3)
+        self.assertIn("spoken 3 times", self.journal.texts("system")[-1])
+        self.deliver("go on")
+        self.tick(300)
+        self.assertEqual(self.passed(), 7)
+
+    def test_the_pause_outlives_the_daemon(self) -> None:
+        self.start_talk()
+        self.tick(300)
+        self.successResultOf(self.channels.stop())
+        self.channels = self.daemon()
+        self.successResultOf(self.channels.resume(["t1"]))
+        self.tick(300)
+        self.assertEqual(self.passed(), 3)
+
+    def test_a_turn_that_takes_too_long_is_interrupted(self) -> None:
+        self.engine.of("a").script["work"] = []
+        self.ensure(agent("a"))
+        self.deliver("work")
+        self.tick()
+        self.clock.advance(9 * 60)
+        self.assertNotIn({"type": "cancel"}, self.engine.of("a").applied)
+        self.clock.advance(60)
+        self.tick()
+        self.assertIn({"type": "cancel"}, self.engine.of("a").applied)
+        self.assertIn("worked for 10 minutes", self.journal.texts("system")[-1])
 
 
 class OrderTests(ChannelCase):
@@ -248,7 +289,10 @@ class OrderTests(ChannelCase):
         self.ensure(agent("a"))
         for text, answer in (
             ("/help", "@id addresses"),
-            ("/status", "@a: idle"),
+            ("/status", "@a (mock): idle"),
+            ("/rules", "No tool is accepted"),
+            ("/ask Run", "No tool is accepted"),
+            ("/retry @a", ""),
             ("/retry-gh", "GitHub"),
             ("/restart", "Say whom"),
             ("/interrupt @x", "No such agent here: @x"),
@@ -313,6 +357,70 @@ class PermissionTests(ChannelCase):
         self.assertEqual(self.answers(), [])
         self.successResultOf(self.resolve("r~2", "decline"))
         self.assertEqual(self.answers(), [("r", False)])
+
+    def test_always_is_a_rule_of_the_task_until_it_is_taken_back(self) -> None:
+        self.successResultOf(self.channels.resolve("t1", "a", "r", "accept", "ann", "task"))
+        self.assertIn("Run is accepted in this task", self.journal.texts("system")[-1])
+        self.engine.of("a").print(**(self.ASK | {"request": "r2", "input": {"command": "id"}}))
+        self.tick()
+        self.assertEqual(self.answers(), [("r", True), ("r2", True)])
+        self.assertIn("accepted by rule of ann", self.journal.texts("system")[-1])
+        self.successResultOf(self.channels.stop())
+        self.channels = self.daemon()
+        self.successResultOf(self.channels.resume(["t1"]))
+        self.tick()
+        self.deliver("/rules")
+        self.assertIn("Run (by ann)", self.journal.texts("system")[-1])
+        self.deliver("/ask Run")
+        self.assertIn("ask again before they use Run", self.journal.texts("system")[-1])
+        self.engine.of("a").print(**(self.ASK | {"request": "r3"}))
+        self.tick()
+        self.assertEqual(self.answers(), [("r", True), ("r2", True)])
+        self.assertEqual(self.states(), [("a", "awaiting-permission")])
+
+    def test_nobody_in_time_is_a_decline(self) -> None:
+        asked = self.journal.of("permission.requested")[0]
+        self.assertEqual(asked["expiresAt"], asked["at"] + 7 * 24 * 3600 * 1000)
+        for _ in range(8):
+            self.clock.advance(24 * 3600)
+            self.tick(5)
+        self.assertEqual(self.answers(), [("r", False)])
+        self.assertIn("nobody answered in time", self.journal.texts("system")[-1])
+        self.fails(ErrorCode.CONFLICT, self.resolve("r", "accept"))
+
+    def lose_the_process(self) -> None:
+        """It starts anew, and is told to go on."""
+
+        class GoesOn(dict[str, Any]):
+            def get(self, text: str, default: Any = None) -> Any:
+                return [] if text.endswith("act") else super().get(text, default)
+
+        self.engine.of("a").script = GoesOn()
+        self.engine.of("a").lose_keeper()
+        self.tick(1)
+        self.clock.advance(20)
+        self.tick()
+        self.assertIn("act", self.engine.of("a").prompts()[-1])
+
+    def test_a_request_outlives_its_process_and_the_next_is_bound_to_it(self) -> None:
+        self.lose_the_process()
+        self.assertEqual(self.journal.of("permission.resolved"), [])
+        self.engine.of("a").print(**(self.ASK | {"request": "again"}))
+        self.tick()
+        self.assertEqual(len(self.journal.of("permission.requested")), 1)
+        self.successResultOf(self.resolve("r", "accept"))
+        self.assertEqual(self.answers(), [("again", True)])
+
+    def test_a_decision_made_while_nobody_waits_is_given_once(self) -> None:
+        self.lose_the_process()
+        self.successResultOf(self.resolve("r", "accept"))
+        self.assertEqual(self.answers(), [])
+        for name in ("again", "once more"):
+            self.engine.of("a").print(**(self.ASK | {"request": name}))
+            self.tick()
+        self.assertEqual(self.answers(), [("again", True)])
+        self.assertEqual(len(self.journal.of("permission.resolved")), 1)
+        self.assertEqual(self.states(), [("a", "awaiting-permission")])
 
     def test_the_same_question_repeated_is_one(self) -> None:
         self.engine.of("a").print(**self.ASK)

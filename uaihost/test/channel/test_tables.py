@@ -7,7 +7,6 @@ from typing import Any
 from twisted.trial.unittest import TestCase
 
 from uaihost.agents.adapter import PermissionAsked
-from uaihost.channel import governor
 from uaihost.channel.instructions import standing, workspace
 from uaihost.channel.permissions import WITHDRAWN, Permissions, input_hash
 from uaihost.channel.routing import AGENT_ID, Slash, mentions, route, slash
@@ -66,24 +65,6 @@ class RoutingTests(TestCase):
         self.assertEqual(slash("/retry-gh"), Slash("retry-gh", ()))
         for text in ("", "help", "/etc/passwd is odd", "/helpme", "say /help", "/"):
             self.assertIsNone(slash(text), text)
-
-
-class GovernorTests(TestCase):
-    def test_what_the_budget_allows_goes_first_come_first_served(self) -> None:
-        grant = governor.spend(1, ["a", "b"])
-        self.assertEqual((grant.granted, grant.refused, grant.left), (("a",), ("b",), 0))
-        assert grant.notice is not None
-        self.assertIn("@b", grant.notice)
-
-    def test_a_budget_that_suffices_says_nothing(self) -> None:
-        self.assertIsNone(governor.spend(8, ["a"]).notice)
-        self.assertIsNone(governor.spend(0, []).notice)
-
-    @given(strategies.integers(-2, 20), strategies.lists(strategies.sampled_from(CREW), max_size=9))
-    def test_nobody_is_lost_and_the_budget_never_grows(self, left: int, wanted: list[str]) -> None:
-        grant = governor.spend(left, wanted)
-        self.assertEqual([*grant.granted, *grant.refused], wanted)
-        self.assertEqual(left - grant.left, len(grant.granted))
 
 
 class InstructionTests(TestCase):
