@@ -202,7 +202,7 @@ class Course:
             reason, fault = "cancelled", None
         if fault is not None and fault.kind == "session-lost" and self.row.session_id is not None:
             return self._forget_session(fault)
-        happened = [*self._unsaid(), *self._withdrawn(), *self.finish(reason, fault)]
+        happened = [*self.unsaid(), *self._withdrawn(), *self.finish(reason, fault)]
         if fault is None:
             return [*happened, self.step(Input.ENDED)]
         if fault.kind == "quota":
@@ -220,16 +220,15 @@ class Course:
         return [TurnFinished(row.origin, reason, fault, row.tools, row.answer)] if row.begun else []
 
     def drop(self) -> list[Happening]:
-        """People end it, whatever it does."""
-        happened = [*self._unsaid(), *self._withdrawn()]
-        return [*happened, *(self.finish("cancelled") if self.row.begun else [])]
+        """People end it, whatever it does. What it has printed and nobody has read yet is still heard."""
+        return [*self._withdrawn(), *(self.finish("cancelled") if self.row.begun else [])]
 
     def lose(self, *, got: bool) -> list[Happening]:
-        """Its process is gone. got: that had been given the words of the turn.
+        """Its process is gone and all that it printed is heard. got: it had been given the words of the turn.
 
         A turn that was waiting for a person did nothing that could have ended the process: it is not counted.
         """
-        unsaid, row = self._unsaid(), self.row
+        unsaid, row = self.unsaid(), self.row
         if not self.in_turn:
             return [*unsaid, *self._withdrawn()]
         if self.state is State.INTERRUPTING:
@@ -264,7 +263,7 @@ class Course:
         if self.row.tries > TRIES:
             return [*self._withdrawn(), *self.finish("failed", fault), self.step(Input.ENDED)]
         note = Note(faults.forgotten(self.row.agent_id, fault.text))
-        return [*self._unsaid(), *self._withdrawn(), note, self.step(Input.EXITED)]
+        return [*self.unsaid(), *self._withdrawn(), note, self.step(Input.EXITED)]
 
     def _say(self, text: str) -> list[Happening]:
         if len(text) > MESSAGE_LIMIT:
@@ -276,7 +275,7 @@ class Course:
         self.change(answer=text)
         return [said]
 
-    def _unsaid(self) -> list[Happening]:
+    def unsaid(self) -> list[Happening]:
         """What it had said of a message that never came whole."""
         return self._say(self.row.partial)
 

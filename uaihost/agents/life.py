@@ -21,7 +21,7 @@ from uaihost.agents.framing import Hello
 from uaihost.agents.ledger import Ledger, Line, MakeAdapter, nothing
 from uaihost.agents.outgoing import Outgoing
 from uaihost.agents.process import Listener, Process, Starter
-from uaihost.agents.progress import Decided, Happening, Note, Room
+from uaihost.agents.progress import Activity, Decided, Happening, Note, Room
 from uaihost.agents.recovery import SOON, Crashes, exit_reason
 from uaihost.agents.serial import Serial
 from uaihost.agents.timers import Timers
@@ -41,6 +41,9 @@ START_LIMIT = 180.0
 FAULT_PAUSE = 5.0
 # How long streamed text, told at once, may wait to be stored, seconds: a transaction is a disk's flush.
 LAZY = 0.25
+
+# Before the name of a process that is not to be gone on with, wherever it is met.
+DEAD = "dead "
 
 MakeProcess = Callable[[str, Starter, Listener], Process]
 
@@ -62,11 +65,10 @@ class Life:
         self._make_process = make_process
         self._process: Process | None = None
         self._out: Outgoing | None = None
-        self._serial = Serial(f"agent {row.agent_id} of task {row.task_id}", self._fault)
+        self._serial = Serial(f"agent {row.agent_id} of task {row.task_id}", self._fault, self._ledger.reload)
         self._backlog = Backlog()
         self._timers = Timers(clock)
         self._crashes = Crashes()
-        self._dead_run: str | None = None
         # The number of the line that began the turn.
         self._prompt = -1
         # Ended by us, since it did not obey; or why it was, if not.
@@ -86,6 +88,12 @@ class Life:
     def _course(self) -> Course:
         return self._ledger.course
 
+    @property
+    def _hears(self) -> bool:
+        """Whether a line that is given now reaches the process that has said what took effect last."""
+        here = self._process is not None and self._process.connected and self._backlog.new_run is None
+        return here and not (self.row.run or "").startswith(DEAD)
+
     async def _next_prompt(self) -> None:
         raise NotImplementedError
 
@@ -93,7 +101,7 @@ class Life:
 
     def greeted(self, hello: Hello) -> None:
         assert self._process is not None and self._out is not None
-        if hello.run == self._dead_run:
+        if self.row.run == DEAD + hello.run:
             self._process.renew()
             return
         held = min(max(self.row.cursor, hello.base), hello.out_end)
@@ -131,6 +139,9 @@ class Life:
             self._timers.set("fault", FAULT_PAUSE, lambda: self._serial.later(self._open))
 
     async def _open(self) -> None:
+        # After a fault somebody may have had it started anew meanwhile.
+        self._let_go(quit_keeper=False)
+        self._timers.cancel("start")
         lines = await self._ledger.reload()
         if self.state in (State.STOPPED, State.FAILED):
             return
@@ -211,21 +222,26 @@ class Life:
             return
         planned, self._planned = self._planned, False
         why, self._verdict = self._verdict or why, ""
-        happened = self._course.lose(got=not self._out.holds(self._prompt))
-        then = self._crashes.follow(
-            self.row.agent_id, why, planned=planned, goes_on=bool(self.row.begun and self.row.pending)
-        )
+        # One that is not reached may live, and what it printed last has not been heard: see when it is back.
+        happened = self._course.lose(got=not self._out.holds(self._prompt)) if reached else []
+        goes_on = self.row.begun and (self._course.in_turn or bool(self.row.pending))
+        then = self._crashes.follow(self.row.agent_id, why, planned=planned, goes_on=goes_on)
         if then.text:
             happened.append(Note(then.text))
+        if not reached and then.delay is None:
+            # Nobody knows; to be told to go on does no harm to one that had not begun.
+            happened += self._course.lose(got=True)
         if then.delay is None:
             # What cannot be reached may come back and then goes on; what crashes waits for a person.
             if reached and self.row.begun:
                 happened += self._course.finish("failed", Fault("other", why))
             happened.append(self._course.step(Input.GAVE_UP, why[:DETAIL_LIMIT]))
-        else:
+        elif reached:
             happened.append(self._course.step(Input.EXITED))
-        self._let_go(quit_keeper=True)
-        await self._record(happened)
+        else:
+            happened.append(Activity("starting"))
+        self._let_go(quit_keeper=reached)
+        await self._record(happened, write=self._ledger.drop_all_lines if reached else nothing)
         if then.delay is not None:
             self._start_in(then.delay)
 
@@ -242,17 +258,18 @@ class Life:
         """End the process and start another with the same conversation."""
         happened = [*happened, self._course.step(Input.RESTART)]
         self._let_go(quit_keeper=True)
-        self._course.change(memory="")
-        self._ledger.adapter = await self._ledger.fresh_adapter()
-        await self._record(happened)
+        await self._record(happened, write=self._ledger.drop_all_lines)
         self._start_in(SOON)
 
     def _let_go(self, *, quit_keeper: bool) -> None:
         process, self._process, self._out = self._process, None, None
         self._backlog.clear()
         self._timers.cancel("lazy", "force", "ready")
+        run = self.row.run
+        if quit_keeper and run is not None and not run.startswith(DEAD):
+            # It may not hear of it now, and this daemon not live to tell it later.
+            self._course.change(run=DEAD + run)
         if process is not None and quit_keeper:
-            self._dead_run = self.row.run
             process.quit()
         elif process is not None:
             process.detach()
@@ -275,7 +292,7 @@ class Life:
                 await self._launch_anew([*happened, *again])
                 return
             if happened or lines:
-                await self._record(happened, lines)
+                await self._record(happened, lines if self._hears else [])
             elif "lazy" not in self._timers:
                 self._timers.set("lazy", LAZY, lambda: self._serial.later(self._catch_up))
             for message_id, text in self._course.pieces:
@@ -328,16 +345,17 @@ class Life:
             process.acknowledge(self.row.cursor)
         self._watch()
         for decided in due:
-            if decided.row.asked_as in self.row.asked and self._out is not None:
+            if decided.row.asked_as in self.row.asked and self._hears:
                 await self._decide(decided)
 
     async def _decide(self, decided: Decided) -> None:
         """Tell the agent, if it waits for this. What nobody waits for is only recorded."""
         row = decided.row
-        happened: list[Happening] = [decided]
-        lines: list[Line] = []
         # An orphan's name may meanwhile be that of another request.
-        if row.asked_as in self.row.asked and not getattr(row, "orphaned", False):
+        waits = row.asked_as in self.row.asked and not row.orphaned
+        happened: list[Happening] = [Decided(row, given=self._hears or not waits)]
+        lines: list[Line] = []
+        if waits and self._hears:
             happened += self._course.settle(row.asked_as)
             answer = Answer(row.decision == "accept", decided.answers)
             lines = [Line(self._ledger.adapter.answer(row.asked_as, answer))]

@@ -40,14 +40,16 @@ class Note:
 
 @attrs.frozen
 class Decided:
-    """This request is decided, and the agent is told so now."""
+    """This request is decided. given: the agent is told so now; if not, its process is not to be reached, and
+    the decision waits like one that was made while it was gone."""
 
     row: PermissionRow
+    given: bool = True
 
     @property
     def answers(self) -> dict[str, str]:
         """A question's text to what was chosen."""
-        answers: dict[str, str] = json.loads(getattr(self.row, "answers", None) or "{}")
+        answers: dict[str, str] = json.loads(self.row.answers or "{}")
         return answers
 
 

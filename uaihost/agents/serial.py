@@ -15,11 +15,16 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Serial:
-    """name: for the log; on_fault: called when work that was given has failed, before the next begins."""
+    """name: for the log; on_fault: called when work that was given has failed, before the next begins; mend:
+    done before the next work, until it does not fail, since the one before stopped in the middle."""
 
-    def __init__(self, name: str, on_fault: Callable[[], None]) -> None:
+    def __init__(
+        self, name: str, on_fault: Callable[[], None], mend: Callable[[], Awaitable[object]]
+    ) -> None:
         self._name = name
         self._on_fault = on_fault
+        self._mend = mend
+        self._broken = False
         self._lock = DeferredLock()
         self.closed = False
 
@@ -28,8 +33,10 @@ class Serial:
         await self._lock.acquire()
         try:
             if not self.closed:
+                await self._whole()
                 await work()
         except Exception:
+            self._broken = True
             self._on_fault()
             raise
         finally:
@@ -44,9 +51,15 @@ class Serial:
         self.closed = True
         await self._lock.acquire()
         try:
+            await self._whole()
             await work()
         finally:
             self._lock.release()
+
+    async def _whole(self) -> None:
+        if self._broken:
+            await self._mend()
+            self._broken = False
 
     def _log(self, failure: Failure) -> None:
         log.failure("{name} failed and begins anew", failure, name=self._name)

@@ -60,7 +60,7 @@ class Session(Life):
         async def work() -> None:
             if not self._course.in_turn and self.row.pending:
                 await self._record(self._course.finish("cancelled"))
-            elif self.state in (State.BUSY, State.AWAITING) and self._process is not None:
+            elif self.state in (State.BUSY, State.AWAITING):
                 lines = self._ledger.adapter.interrupt()
                 self._course.step(Input.INTERRUPT)
                 await self._record([], [Line(line) for line in lines])
@@ -112,7 +112,7 @@ class Session(Life):
 
         async def work() -> None:
             if row.kind != self.row.kind:
-                self._course.change(session_id=None)
+                self._course.change(session_id=None, memory="")
             names = ("position", "present", "label", "kind", "model", "instructions")
             self._course.change(**{name: getattr(row, name) for name in names})
             await self._record([])
@@ -145,7 +145,7 @@ class Session(Life):
             await process.stop(STOP_GRACE)
 
         async def work() -> None:
-            happened = [*self._course.drop(), self._course.step(Input.STOP)]
+            happened = [*self._course.unsaid(), *self._course.drop(), self._course.step(Input.STOP)]
             await self._record(happened, write=self._ledger.drop_all_lines)
 
         await self._serial.last(work)

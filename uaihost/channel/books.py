@@ -56,9 +56,9 @@ class Requests:
         for row in self.rows.give_up(agent_id, now):
             self._close(row, now, effects)
 
-    def decided(self, row: PermissionRow, now: int, effects: Effects) -> None:
-        """A decision, told to the agent if its process is there."""
-        told = self.rows.told(row)
+    def decided(self, row: PermissionRow, now: int, effects: Effects, given: bool = True) -> None:
+        """A decision; given: told to the agent, if the process that asked is there."""
+        told = self.rows.told(row) if given else row
         known = not self.rows.announce(row)
         if known:
             self._undo_to(attrs.evolve(row, told=False), effects)

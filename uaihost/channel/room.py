@@ -298,8 +298,8 @@ class Room:
                 effects.told.append(told)
             case Usage():
                 self._books.used(agent_id, happening, now, effects)
-            case Decided(row=row):
-                self._requests.decided(row, now, effects)
+            case Decided(row=row, given=given):
+                self._requests.decided(row, now, effects, given)
             case PermissionWithdrawn(request_id=request_id):
                 self._requests.withdraw(agent_id, request_id, now, effects)
             case PermissionsOrphaned(request_ids=names):

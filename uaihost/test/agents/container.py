@@ -137,6 +137,8 @@ class FakeProcess:
         self.listener.greeted(
             Hello(container.run, container.start, 7, container.exited, container.stdin_next, container.end)
         )
+        if not self.connected:
+            return
         for number in held:
             if number in self.pending:
                 self.write_line(number, self.pending[number])

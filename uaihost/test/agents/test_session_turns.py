@@ -24,7 +24,7 @@ def ended(fault: str, text: str = "sorry", resets: float | None = None) -> dict[
 
 
 class TurnCase(SessionCase):
-    def fail(self, *lines: dict[str, Any], text: str = "work") -> None:  # type: ignore[override]
+    def does(self, *lines: dict[str, Any], text: str = "work") -> None:
         """The agent is told `text`, and does this."""
         self.container.script[text] = list(lines)
         self.ready()
@@ -46,7 +46,7 @@ class TurnCase(SessionCase):
 
 class LimitTests(TurnCase):
     def parked(self, resets: float | None = NOW + 3600) -> None:
-        self.fail(ended("quota", "5-hour limit reached", resets))
+        self.does(ended("quota", "5-hour limit reached", resets))
         self.assertEqual(self.session.state, State.PARKED)
         del self.container.script["work"]
 
@@ -101,12 +101,12 @@ class LimitTests(TurnCase):
         self.assertEqual(self.session.row.parked_until, int((NOW + 10 * TICK) * 1000) + UNTOLD)
 
     def test_an_end_that_is_none_does_not_become_a_loop(self) -> None:
-        self.fail(ended("quota", resets=NOW - 5))
+        self.does(ended("quota", resets=NOW - 5))
         self.clock.pump([1.0] * 50)
         self.assertEqual(len(self.container.prompts()), 2)
 
     def test_what_it_had_done_before_the_limit_is_not_asked_for_again(self) -> None:
-        self.fail({"type": "message", "text": "half"}, ended("quota", resets=NOW + 60))
+        self.does({"type": "message", "text": "half"}, ended("quota", resets=NOW + 60))
         self.clock.advance(60)
         self.tick(20)
         self.assertEqual(self.container.prompts(), ["work", GO_ON + "work"])
@@ -138,14 +138,14 @@ class FaultTests(TurnCase):
             ("?", ["could not finish: sorry", "/retry @a"]),
         ):
             self.begin()
-            self.fail(ended(kind))
+            self.does(ended(kind))
             for word in words:
                 self.assertIn(word, self.room.notes()[0])
             self.assertEqual(self.session.state, State.IDLE)
             self.assertEqual(self.finished()[0].reason, "failed")
 
     def test_a_retry_says_it_again_and_there_is_none_of_what_was_done(self) -> None:
-        self.fail(ended("overloaded"))
+        self.does(ended("overloaded"))
         del self.container.script["work"]
         self.successResultOf(self.session.retry())
         self.tick(10)
@@ -155,13 +155,13 @@ class FaultTests(TurnCase):
         self.assertEqual(self.session.state, State.IDLE)
 
     def test_a_retry_in_a_turn_is_refused(self) -> None:
-        self.fail()
+        self.does()
         refused = self.failureResultOf(run(self.session.retry()), HostError).value
         self.assertEqual(refused.code, ErrorCode.CONFLICT)
         self.assertEqual(self.session.state, State.BUSY)
 
     def test_words_wait_for_the_sign_in_and_then_all_are_said(self) -> None:
-        self.fail(ended("signed-out"))
+        self.does(ended("signed-out"))
         del self.container.script["work"]
         self.queue("more")
         self.tick(10)
@@ -173,7 +173,7 @@ class FaultTests(TurnCase):
         self.assertEqual(self.room.said(), ["you said work", "you said more"])
 
     def test_a_sign_in_while_the_daemon_was_away_is_found_out(self) -> None:
-        self.fail(ended("signed-out"))
+        self.does(ended("signed-out"))
         del self.container.script["work"]
         self.restart_daemon()
         self.tick(10)
@@ -183,7 +183,7 @@ class FaultTests(TurnCase):
         self.assertEqual(self.container.runs, 2)
 
     def test_a_changed_account_waits_for_the_end_of_the_turn(self) -> None:
-        self.fail(*talk("work")[:2])
+        self.does(*talk("work")[:2])
         self.successResultOf(self.session.renew())
         self.tick(10)
         self.assertEqual(self.container.runs, 1)
@@ -201,7 +201,7 @@ class FaultTests(TurnCase):
 
 class LostProcessTests(TurnCase):
     def test_a_turn_goes_on_twice_and_then_asks_people(self) -> None:
-        self.fail()
+        self.does()
         self.container.script[GO_ON + "work"] = []
         for _ in range(TRIES + 1):
             self.assertEqual(self.session.state, State.BUSY)
@@ -245,7 +245,7 @@ class LostProcessTests(TurnCase):
         self.assertEqual(self.container.applied[-1], {"type": "answer", "request": "r1", "accept": True})
 
     def test_an_interrupt_before_it_goes_on_ends_the_turn(self) -> None:
-        self.fail()
+        self.does()
         self.container.die(1)
         self.tick(3)
         self.successResultOf(self.session.interrupt())
@@ -257,7 +257,7 @@ class LostProcessTests(TurnCase):
     def test_one_that_dies_of_an_interrupt_does_not_go_on(self) -> None:
         for force in (False, True):
             self.begin()
-            self.fail()
+            self.does()
             self.successResultOf(self.session.interrupt())
             if force:
                 self.clock.pump([INTERRUPT_LIMIT, KILL_AFTER])
@@ -267,7 +267,7 @@ class LostProcessTests(TurnCase):
             self.assertEqual(self.session.state, State.IDLE)
 
     def test_a_restart_by_a_person_ends_the_turn(self) -> None:
-        self.fail()
+        self.does()
         self.successResultOf(self.session.restart())
         self.clock.advance(1)
         self.tick(20)
@@ -275,7 +275,7 @@ class LostProcessTests(TurnCase):
         self.assertEqual([each.reason for each in self.finished()], ["cancelled"])
 
     def test_a_container_that_comes_back_late_finds_the_turn(self) -> None:
-        self.fail()
+        self.does()
         self.container.refusal = HostError(ErrorCode.UNAVAILABLE, "the container does not run")
         self.container.lose_keeper()
         for pause in (TICK, *BACKOFF):
@@ -318,7 +318,7 @@ class LostConversationTests(TurnCase):
         self.assertEqual(self.session.row.session_id, "s3")
 
     def test_one_that_is_lost_in_a_turn_goes_on_in_the_new_one(self) -> None:
-        self.fail({"type": "lost", "text": "gone"})
+        self.does({"type": "lost", "text": "gone"})
         self.tick(5)
         self.clock.advance(1)
         self.tick(20)
@@ -340,14 +340,14 @@ class GovernorTests(TurnCase):
         self.assertEqual([each.origin for each in self.finished()], ["agent:b"])
 
     def test_a_turn_that_has_begun_goes_on_though_no_other_may_begin(self) -> None:
-        self.fail()
+        self.does()
         self.room.open = False
         self.crash()
         self.assertEqual(self.container.prompts(), ["work", GO_ON + "work"])
 
     def test_the_end_tells_tools_and_answer(self) -> None:
         tool = {"type": "tool", "id": "1", "name": "Run", "detail": "ls"}
-        self.fail(
+        self.does(
             tool | {"state": "started"}, tool | {"state": "ended", "ok": True}, *talk("work"), text="work"
         )
         self.tick(5)
@@ -356,11 +356,11 @@ class GovernorTests(TurnCase):
 
 class SmallThingsTests(TurnCase):
     def test_retries_are_shown(self) -> None:
-        self.fail({"type": "retry", "text": "overloaded", "attempt": 2, "most": 3})
+        self.does({"type": "retry", "text": "overloaded", "attempt": 2, "most": 3})
         self.assertIn(Activity("thinking", "retry 2 of 3: overloaded"), self.room.happened)
 
     def test_what_nobody_knows_is_told_once_a_kind_and_process(self) -> None:
-        self.fail(*[{"type": "odd"}] * 3, {"type": "odder"})
+        self.does(*[{"type": "odd"}] * 3, {"type": "odder"})
         self.restart_daemon()
         self.container.print(type="odd")
         self.tick(10)
@@ -369,7 +369,7 @@ class SmallThingsTests(TurnCase):
         self.assertEqual(self.session.state, State.BUSY)
 
     def test_the_row_is_as_good_as_the_memory(self) -> None:
-        self.fail(ended("quota", resets=NOW + 60))
+        self.does(ended("quota", resets=NOW + 60))
         row = table.agent(self.store.db, "t", "a")
         assert row is not None
         self.assertEqual(attrs.asdict(row), attrs.asdict(self.session.row))
