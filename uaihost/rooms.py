@@ -148,7 +148,7 @@ class Rooms:
         surface = registry(
             self.tasks,
             ChannelCommands(self.channels, self.waking),
-            FileCommands(workspaces, Attachments(folders.tasks, files), files),
+            FileCommands(workspaces, Attachments(folders.tasks, files), self.channels, files),
         )
         self.dispatch = Dispatch(surface, database, journal, reactor, lanes, self.tasks.records.waits)
         self.approvals = Approvals(journal, self.channels, self.tasks.records.waits)

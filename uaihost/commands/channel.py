@@ -67,7 +67,9 @@ class ChannelCommands:
         self, command_id: str, task_id: str, agent_id: str, request_id: str, decision: Decision
     ) -> Json:
         checked_task(task_id)
-        await self._channels.resolve(task_id, agent_id, request_id, decision.kind, BRIDGE_USER)
+        await self._channels.resolve(
+            task_id, agent_id, request_id, decision.kind, BRIDGE_USER, decision.scope, decision.answers
+        )
         return {}
 
     async def interrupt(self, command_id: str, task_id: str, agent_id: str) -> Json:

@@ -8,7 +8,7 @@ import unicodedata
 
 from uaihost.blocking import Blocking
 from uaihost.commands.lanes import together
-from uaihost.commands.neighbours import Attachments, Workspaces
+from uaihost.commands.neighbours import Attachments, Channels, Workspaces
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Json
 from uaihost.paths import checked, checked_task
@@ -24,9 +24,12 @@ MAX_FILENAME = 255
 class FileCommands:
     """blocking: where large base64 is read and written."""
 
-    def __init__(self, workspaces: Workspaces, attachments: Attachments, blocking: Blocking) -> None:
+    def __init__(
+        self, workspaces: Workspaces, attachments: Attachments, channels: Channels, blocking: Blocking
+    ) -> None:
         self._workspaces = workspaces
         self._attachments = attachments
+        self._channels = channels
         self._blocking = blocking
 
     async def clone(self, command_id: str, wanted: CloneRepo) -> Json:
@@ -56,6 +59,7 @@ class FileCommands:
         if len(data) > MAX_ATTACHMENT:
             raise _too_large(filename)
         path = await self._attachments.write(wanted.taskId, filename, data)
+        await self._channels.attached(wanted.taskId, path, len(data))
         return {"path": path, "bytes": len(data)}
 
     async def read(self, command_id: str, wanted: AttachmentRead) -> Json:

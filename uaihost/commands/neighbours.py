@@ -160,8 +160,24 @@ class Channels(Protocol):
     async def append(self, task_id: str, author: str, text: str, message_id: str) -> int:
         """A line of the transcript that goes to no agent; its number. A known `message_id` adds none."""
 
-    async def resolve(self, task_id: str, agent_id: str, request_id: str, decision: str, by: str) -> None:
-        """Answer an agent's question for permission: `decision` is accept or decline."""
+    async def resolve(
+        self,
+        task_id: str,
+        agent_id: str,
+        request_id: str,
+        decision: str,
+        by: str,
+        scope: str,
+        answers: Mapping[str, str] | None,
+    ) -> None:
+        """Answer an agent's question for permission: `decision` is accept or decline. scope: with `task` an
+        accept counts for all later uses of the tool; answers: to the questions it asked."""
+
+    async def attached(self, task_id: str, path: str, size: int) -> None:
+        """A person gave the task a file: the next word of a person names it."""
+
+    async def set_reviewers(self, task_id: str, reviewers: Sequence[str], crew: Sequence[str]) -> None:
+        """Who of the crew reviews what its first member changes, in order."""
 
     async def interrupt(self, task_id: str, agent_id: str) -> None:
         """Stop the agent's turn and keep its session."""

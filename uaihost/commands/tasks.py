@@ -105,6 +105,8 @@ class Tasks:
                 ErrorCode.CONFLICT,
                 f"the id {plan.task_id} is exposed; `uaihost unexpose {plan.task_id}` first",
             )
+        crew = [agent.id for agent in wanted.task.agents]
+        await self.around.channels.set_reviewers(plan.task_id, wanted.task.reviewerOrder or [], crew)
         if record is None:
             record = TaskRecord(plan.task_id, plan.slug, plan.branch, Status.PENDING)
         if record.status == Status.RUNNING:

@@ -5,6 +5,7 @@ Knows nothing of containers, agents or commands; work copies are given to a cont
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Say
 from uaihost.workspaces import task_files, upkeep
 from uaihost.workspaces.copies import Copies, Identity, WorkCopy
-from uaihost.workspaces.diff import Diffs
+from uaihost.workspaces.diff import UNREAD, Diffs
 from uaihost.workspaces.mirrors import Mirrors
 from uaihost.workspaces.places import Folders, Places, mirrors_used, task_folder
 from uaihost.workspaces.removal import Trash
@@ -132,6 +133,22 @@ class Workspaces:
         """
         return await self._diffs.diff(Places.of(self._tasks, task_id, slug), project_id)
 
+    async def fingerprint(self, task_id: str) -> str:
+        """Differs when the files of the task's work copies, ignored ones aside, or their commits do.
+
+        Raises:
+            HostError: `conflict`: one cannot be read.
+        """
+        task = task_folder(self._tasks, task_id)
+        marks = []
+        for slug in await self._blocking.call(_slugs, task / "git"):
+            places = Places.of(self._tasks, task_id, slug)
+            async with self._snapshots.lock(places):
+                snapshot = await self._snapshots.take(places, largest=UNREAD)
+            large = sorted(name.hex() for name in snapshot.large)
+            marks.append(f"{slug} {snapshot.head} {snapshot.tree} {' '.join(large)}")
+        return hashlib.sha256("\n".join(marks).encode()).hexdigest()
+
     async def maintain(self) -> None:
         """Put the packs of mirrors together that nothing uses now; each at most once a day."""
         for key in await self._mirrors.known():
@@ -172,3 +189,12 @@ class Workspaces:
         """
         await self._vault.adopt(key)
         return await self._mirrors.remove(key)
+
+
+def _slugs(git: Path) -> list[str]:
+    """The task's work copies, each of which has a folder of the daemon's own there; none is no error."""
+    return (
+        sorted(path.name for path in git.iterdir() if path.is_dir() and path.name[0] != ".")
+        if git.is_dir()
+        else []
+    )

@@ -105,7 +105,7 @@ class CommandCase(TestCase):
             watch=self.watch,
         )
         self.tasks = Tasks(db, self.journal, self.clock, Inline(), around, self.exposed)
-        self.files = FileCommands(self.workspaces, self.attachments, Inline())
+        self.files = FileCommands(self.workspaces, self.attachments, self.channels, Inline())
         lanes = Lanes()
         self.waking = Waking(self.tasks, lanes)
         self.channel = ChannelCommands(self.channels, self.waking)

@@ -223,8 +223,23 @@ class FakeChannels(Faulty):
         self.called("append", task_id, author, text, message_id)
         return 7
 
-    async def resolve(self, task_id: str, agent_id: str, request_id: str, decision: str, by: str) -> None:
-        self.called("resolve", task_id, agent_id, request_id, decision, by)
+    async def resolve(
+        self,
+        task_id: str,
+        agent_id: str,
+        request_id: str,
+        decision: str,
+        by: str,
+        scope: str,
+        answers: Mapping[str, str] | None,
+    ) -> None:
+        self.called("resolve", task_id, agent_id, request_id, decision, by, scope, str(answers))
+
+    async def attached(self, task_id: str, path: str, size: int) -> None:
+        self.called("attached", task_id, path, str(size))
+
+    async def set_reviewers(self, task_id: str, reviewers: Sequence[str], crew: Sequence[str]) -> None:
+        self.called("reviewers", task_id, *reviewers)
 
     async def interrupt(self, task_id: str, agent_id: str) -> None:
         self.called("interrupt", task_id, agent_id)

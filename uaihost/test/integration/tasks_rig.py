@@ -225,7 +225,7 @@ class World:
         self.tasks = Tasks(store, journal, clock, bounded(Inline(), "folders"), around, exposed)
         lanes = Lanes()
         self.waking = Waking(self.tasks, lanes)
-        files = FileCommands(around.workspaces, FakeAttachments(), Inline())
+        files = FileCommands(around.workspaces, FakeAttachments(), around.channels, Inline())
         surface = registry(self.tasks, ChannelCommands(self.channels, self.waking), files)
         self.dispatch = Dispatch(surface, store, journal, clock, lanes, self.tasks.records.waits)
         self.adoption = Adoption(
