@@ -20,7 +20,6 @@ from uaihost.agents.adapter import Adapter
 from uaihost.agents.process import AgentProcess, Listener, Process, Starter
 from uaihost.agents.registry import AgentRegistry
 from uaihost.agents.session import Session
-from uaihost.agents.turn import State
 from uaihost.blocking import Blocking
 from uaihost.channel import routing
 from uaihost.channel.governor import Budgets
@@ -273,6 +272,13 @@ class Channels:
         return room, rows
 
     async def _resume(self, task_id: str) -> None:
+        """Open it if it is not; whoever was given up, with the container or before, tries again."""
+        await self._reopen(task_id)
+        room = self._rooms.get(task_id)
+        for session in list(room.sessions.values()) if room else ():
+            await session.revive()
+
+    async def _reopen(self, task_id: str) -> None:
         row, agents = await self._store.run(
             lambda db: (table.channel(db, task_id), table.agents(db, task_id))
         )
@@ -308,8 +314,9 @@ class Channels:
         if session is not None:
             changed = (session.row.kind, session.row.model) != (wanted.kind, wanted.model)
             await session.configure(wanted)
-            if changed or session.state in (State.FAILED, State.STOPPED):
+            if changed:
                 await session.restart()
+            await session.revive()
             return
 
         def back(db: Connection) -> AgentRow:

@@ -217,14 +217,14 @@ class SurvivalTests(ChannelCase):
     async def test_a_crash_is_told_and_the_agent_resumes_its_conversation(self) -> None:
         await self.channels.ensure(crew(agent()))
         await self.say("hello", "message 1 of")
-        await self.channels.deliver("t1", "ann", "say before ;; crash")
+        await self.channels.deliver("t1", "ann", "say before ;; crash ;; say after")
         await self.until(lambda: any("stopped unexpectedly" in said for said in self.journal.texts("system")))
         note = self.journal.texts("system")[-1]
         self.assertIn("signal 9: mock agent: told to crash", note)
-        self.assertIn("say it again", note)
+        self.assertIn("goes on with what it was doing", note)
         self.assertIn("before", self.journal.texts("a")[-1])
-        await self.idle()
-        self.assertIn("message 3 of", await self.say("hello again", "hello again"))
+        await self.until(lambda: "after" in self.journal.texts("a"))
+        self.assertIn("message 4 of", await self.say("hello again", "hello again"))
 
     async def test_a_killed_keeper_is_replaced(self) -> None:
         await self.channels.ensure(crew(agent()))
