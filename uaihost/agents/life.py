@@ -28,7 +28,7 @@ from uaihost.agents.timers import Timers
 from uaihost.agents.turn import Input, State
 from uaihost.ids import new_id
 from uaihost.interfaces import Store
-from uaihost.state.channel import AgentRow, LineRow
+from uaihost.state.channel import AgentRow, LineRow, PermissionRow
 
 log = Logger()
 
@@ -74,6 +74,8 @@ class Life:
         # Ended by us, since it did not obey; or why it was, if not.
         self._planned = False
         self._verdict = ""
+        # Decisions by the number of the line that gives them.
+        self._given: dict[int, PermissionRow] = {}
 
     @property
     def row(self) -> AgentRow:
@@ -198,7 +200,8 @@ class Life:
         lines = await self._ledger.rows.lines()
         got = not any(line.prompt is not None and line.number >= hello.stdin_next for line in lines)
         said = self._course.in_turn and got
-        happened = self._course.lose(got=got)
+        happened = self._take_back(lambda number: number >= hello.stdin_next)
+        happened += self._course.lose(got=got)
         if said and self.row.pending:
             text = "was started anew in the middle of its turn and goes on with what it was doing."
             happened.append(Note(f"@{self.row.agent_id} {text}"))
@@ -223,7 +226,10 @@ class Life:
         planned, self._planned = self._planned, False
         why, self._verdict = self._verdict or why, ""
         # One that is not reached may live, and what it printed last has not been heard: see when it is back.
-        happened = self._course.lose(got=not self._out.holds(self._prompt)) if reached else []
+        happened: list[Happening] = []
+        if reached:
+            happened = self._take_back(self._out.holds)
+            happened += self._course.lose(got=not self._out.holds(self._prompt))
         goes_on = self.row.begun and (self._course.in_turn or bool(self.row.pending))
         then = self._crashes.follow(self.row.agent_id, why, planned=planned, goes_on=goes_on)
         if then.text:
@@ -338,6 +344,7 @@ class Life:
         self._timers.cancel("lazy")
         process, out = self._process, self._out
         below = out.first(self.row.next_line) if out is not None and self._backlog.new_run is None else 0
+        self._given = {number: row for number, row in self._given.items() if number >= below}
         due, numbered = await self._ledger.commit(happened, lines, write, below)
         if out is not None and self._out is out and process is not None:
             for line in numbered:
@@ -359,7 +366,17 @@ class Life:
             happened += self._course.settle(row.asked_as)
             answer = Answer(row.decision == "accept", decided.answers)
             lines = [Line(self._ledger.adapter.answer(row.asked_as, answer))]
+            self._given[self.row.next_line] = row
         await self._record(happened, lines)
+
+    def _take_back(self, missed: Callable[[int], bool]) -> list[Happening]:
+        """The process is gone: decisions in lines that it `missed` are for the next one."""
+        rows = [row for number, row in sorted(self._given.items()) if missed(number)]
+        self._given.clear()
+        if not self._course.in_turn:
+            return []
+        self._course.change(asked=(*self.row.asked, *(row.asked_as for row in rows)))
+        return [Decided(row, given=False) for row in rows]
 
     def _watch(self) -> None:
         """The calls to come are those of the state."""

@@ -59,6 +59,8 @@ class Requests:
     def decided(self, row: PermissionRow, now: int, effects: Effects, given: bool = True) -> None:
         """A decision; given: told to the agent, if the process that asked is there."""
         told = self.rows.told(row) if given else row
+        if not given:
+            self.rows.restore(row)
         known = not self.rows.announce(row)
         if known:
             self._undo_to(attrs.evolve(row, told=False), effects)

@@ -9,7 +9,7 @@ import attrs
 from uaihost.agents.course import GO_ON, TRIES
 from uaihost.agents.faults import UNTOLD
 from uaihost.agents.life import INTERRUPT_LIMIT, KILL_AFTER, START_LIMIT
-from uaihost.agents.progress import Activity, PermissionsOrphaned, TurnBegan, TurnFinished
+from uaihost.agents.progress import Activity, Decided, PermissionsOrphaned, TurnBegan, TurnFinished
 from uaihost.agents.recovery import BACKOFF
 from uaihost.agents.turn import State
 from uaihost.errors import ErrorCode, HostError
@@ -243,6 +243,15 @@ class LostProcessTests(TurnCase):
         self.restart_daemon()
         self.tick(5)
         self.assertEqual(self.container.applied[-1], {"type": "answer", "request": "r1", "accept": True})
+
+    def test_a_decision_that_the_dead_process_never_got_is_for_the_next(self) -> None:
+        self.asking()
+        self.container.exited = 1
+        decided = self.decided()
+        self.successResultOf(self.session.answer(lambda: decided))
+        self.tick(3)
+        kept = self.room.happened.index(Decided(decided.row, given=False))
+        self.assertEqual(self.room.happened[kept + 1], PermissionsOrphaned(("r1",)))
 
     def test_an_interrupt_before_it_goes_on_ends_the_turn(self) -> None:
         self.does()

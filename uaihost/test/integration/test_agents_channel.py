@@ -226,6 +226,31 @@ class SurvivalTests(ChannelCase):
         await self.until(lambda: "after" in self.journal.texts("a"))
         self.assertIn("message 4 of", await self.say("hello again", "hello again"))
 
+    async def test_a_request_outlives_its_process_and_a_decision_made_meanwhile_is_given_once(self) -> None:
+        await self.channels.ensure(crew(agent()))
+        await self.idle()
+        await self.channels.deliver("t1", "ann", "say before ;; run echo once >> done ;; say after")
+        await self.until(lambda: self.journal.of("permission.requested"))
+        os.kill(self.keeper_pid(), signal.SIGKILL)
+        (asked,) = self.journal.of("permission.requested")
+        await self.channels.resolve("t1", "a", asked["requestId"], "accept", "ann")
+        await self.until(lambda: "after" in "".join(self.journal.texts("a")))
+        self.assertEqual([path.read_text() for path in self.work.rglob("done")], ["once\n"])
+        self.assertEqual(len(self.journal.of("permission.requested")), 1)
+        self.assertEqual([each["decision"] for each in self.journal.of("permission.resolved")], ["accept"])
+
+    async def test_a_usage_limit_is_over_across_a_restart_of_the_daemon(self) -> None:
+        await self.channels.ensure(crew(agent()))
+        await self.idle()
+        await self.channels.deliver("t1", "ann", "say before ;; limit 2 enough ;; say after")
+        await self.until(lambda: any("usage limit" in said for said in self.journal.texts("system")))
+        self.assertIsNotNone(self.journal.of("channel.activity")[-1]["until"])
+        await self.channels.stop()
+        self.channels = self.daemon()
+        await self.channels.resume(["t1"])
+        await self.until(lambda: "after" in "".join(self.journal.texts("a")))
+        self.assertEqual(sum("after" in said for said in self.journal.texts("a")), 1)
+
     async def test_a_killed_keeper_is_replaced(self) -> None:
         await self.channels.ensure(crew(agent()))
         await self.say("hello", "message 1 of")
