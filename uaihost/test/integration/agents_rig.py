@@ -33,7 +33,7 @@ KEY = "sk-ant-api03-scripted"
 # As long as one that `claude setup-token` prints.
 TOKEN = "sk-ant-oat01-" + "s" * 95
 # Seconds for what an agent does; a start of a CLI on a busy machine is most of it.
-PATIENCE = 60.0
+PATIENCE = 40.0
 DELTA = "channel.delta"
 
 

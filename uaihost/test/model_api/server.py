@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import sys
 import threading
 import time
 import zlib
@@ -51,8 +52,7 @@ class ModelApi:
         class Bound(_Handler):
             owner = api
 
-        self._server = ThreadingHTTPServer((host, port), Bound)
-        self._server.daemon_threads = True
+        self._server = _Server((host, port), Bound)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     @property
@@ -84,6 +84,15 @@ class ModelApi:
 
     def __exit__(self, *ignored: object) -> None:
         self.stop()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Programs are killed while they ask; any other defect is told."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
