@@ -39,7 +39,7 @@ KILL_AFTER = 2.0
 START_LIMIT = 180.0
 # Before the session is opened anew after a fault of ours (a full disk), seconds.
 FAULT_PAUSE = 5.0
-# How long streamed text, told at once, may wait to be stored, seconds: a transaction is a disk's flush.
+# How long streamed text may wait to be stored, seconds: a transaction is a disk's flush.
 LAZY = 0.25
 
 # Before the name of a process that is not to be gone on with, wherever it is met.
@@ -49,7 +49,7 @@ MakeProcess = Callable[[str, Starter, Listener], Process]
 
 
 class Life:
-    """One agent's process and rows. Abstract: `_next_prompt` says what follows when nothing happens."""
+    """One agent's process and rows; `_next_prompt` says what follows when nothing happens."""
 
     def __init__(
         self,
@@ -93,8 +93,8 @@ class Life:
     @property
     def _hears(self) -> bool:
         """Whether a line that is given now reaches the process that has said what took effect last."""
-        here = self._process is not None and self._process.connected and self._backlog.new_run is None
-        return here and not (self.row.run or "").startswith(DEAD)
+        here = self._process is not None and self._process.connected
+        return here and self._backlog.new_run is None and not (self.row.run or "").startswith(DEAD)
 
     async def _next_prompt(self) -> None:
         raise NotImplementedError
@@ -128,8 +128,9 @@ class Life:
         self._serial.later(partial(self._down, self._process, exit_reason(status, err), reached=True))
 
     def process_lost(self, reason: str) -> None:
-        why = f"It cannot be reached: {reason}"
-        self._serial.later(partial(self._down, self._process, why, reached=False))
+        self._serial.later(
+            partial(self._down, self._process, f"It cannot be reached: {reason}", reached=False)
+        )
 
     # ---- from the store
 
@@ -200,15 +201,14 @@ class Life:
         lines = await self._ledger.rows.lines()
         got = not any(line.prompt is not None and line.number >= hello.stdin_next for line in lines)
         said = self._course.in_turn and got
-        happened = self._take_back(lambda number: number >= hello.stdin_next)
-        happened += self._course.lose(got=got)
+        happened = [*self._take_back(lambda n: n >= hello.stdin_next), *self._course.lose(got=got)]
         if said and self.row.pending:
             text = "was started anew in the middle of its turn and goes on with what it was doing."
             happened.append(Note(f"@{self.row.agent_id} {text}"))
         happened.append(self._course.step(Input.EXITED))
-        self._prompt = -1
+        self._prompt, number = -1, max(self.row.next_line, hello.stdin_next)
         self._course.change(run=hello.run, answer_id=self.row.answer_id or new_id(), memory="")
-        self._course.change(next_line=max(self.row.next_line, hello.stdin_next), odd=(), asked=())
+        self._course.change(next_line=number, odd=(), asked=())
         self._ledger.adapter = await self._ledger.fresh_adapter()
         self._timers.set("ready", START_LIMIT, self._late)
         opening = Line(self._ledger.adapter.open(self.row.session_id))
@@ -225,20 +225,18 @@ class Life:
             return
         planned, self._planned = self._planned, False
         why, self._verdict = self._verdict or why, ""
-        # One that is not reached may live, and what it printed last has not been heard: see when it is back.
+        # One that is not reached may live, and has said what is not heard yet: see when it is back.
         happened: list[Happening] = []
+        got = not self._out.holds(self._prompt)
         if reached:
-            happened = self._take_back(self._out.holds)
-            happened += self._course.lose(got=not self._out.holds(self._prompt))
-        goes_on = self.row.begun and (self._course.in_turn or bool(self.row.pending))
-        then = self._crashes.follow(self.row.agent_id, why, planned=planned, goes_on=goes_on)
+            happened = [*self._take_back(self._out.holds), *self._course.lose(got=got)]
+        then = self._crashes.follow(self.row.agent_id, why, planned=planned, goes_on=self.row.begun)
         if then.text:
             happened.append(Note(then.text))
         if not reached and then.delay is None:
-            # Nobody knows; to be told to go on does no harm to one that had not begun.
+            # To be told to go on does no harm to one that had not begun.
             happened += self._course.lose(got=True)
         if then.delay is None:
-            # What cannot be reached may come back and then goes on; what crashes waits for a person.
             if reached and self.row.begun:
                 happened += self._course.finish("failed", Fault("other", why))
             happened.append(self._course.step(Input.GAVE_UP, why[:DETAIL_LIMIT]))

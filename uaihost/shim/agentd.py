@@ -51,8 +51,7 @@ if not __package__:
     sys.path.append(str(Path(__file__).resolve().parents[1]))
     __package__ = Path(__file__).resolve().parent.name
 
-from . import family
-from .kept import Agent, Refused
+from . import family, kept
 
 VERSION = 2
 # One read from a pipe or a socket, bytes.
@@ -95,7 +94,7 @@ class Connection:
         self.searched = 0
         return line
 
-    def stream(self, agent: Agent) -> None:
+    def stream(self, agent: kept.Agent) -> None:
         """Fill up with what the log holds beyond what this client has; then how the agent ended."""
         if self.offset is None:
             return
@@ -116,7 +115,7 @@ class Connection:
 class Keeper:
     """The event loop: the agent's pipes, the listening socket, the clients."""
 
-    def __init__(self, folder: Path, agent: Agent) -> None:
+    def __init__(self, folder: Path, agent: kept.Agent) -> None:
         self.agent = agent
         self.path = folder / "ctl.sock"
         self.selector = selectors.DefaultSelector()
@@ -251,17 +250,17 @@ class Keeper:
         while (line := connection.next_request()) is not None:
             try:
                 self._obey(connection, json.loads(line))
-            except Refused as refused:
+            except kept.Refused as refused:
                 connection.say({"error": str(refused)})
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 connection.say({"error": f"bad request: {error}"})
 
     def _obey(self, connection: Connection, request: Any) -> None:
         if not isinstance(request, dict):
-            raise Refused("a request is a JSON object")
+            raise kept.Refused("a request is a JSON object")
         if "stdin" in request:
             if connection is not self.attached:
-                raise Refused("attach first: only one connection may write")
+                raise kept.Refused("attach first: only one connection may write")
             self.agent.apply(int(request["stdin"]), cast(str, request["line"]))
             connection.say({"stdin": int(request["stdin"])})
         elif "attach" in request:
@@ -277,12 +276,12 @@ class Keeper:
             self.agent.kill(signal.SIGKILL)
             self.running = False
         else:
-            raise Refused("unknown request")
+            raise kept.Refused("unknown request")
 
     def _attach(self, connection: Connection, offset: int) -> None:
         log = self.agent.log
         if not log.base <= offset <= log.end:
-            raise Refused(f"the log holds bytes {log.base} to {log.end}")
+            raise kept.Refused(f"the log holds bytes {log.base} to {log.end}")
         if self.attached is not None and self.attached is not connection:
             self.attached.offset = None
             self.attached.say({"detached": True})
@@ -343,7 +342,7 @@ def main(argv: list[str]) -> int:
         return 0
     family.adopt_orphans()
     family.hide_environment()
-    agent = Agent(options.dir, options.cwd, options.argv)
+    agent = kept.Agent(options.dir, options.cwd, options.argv)
     # Secrets among it are the agent's.
     os.environ.clear()
     Keeper(options.dir, agent).serve()

@@ -12,8 +12,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from . import family
-from .outlog import OutLog
+from . import family, outlog
 
 # One read from a pipe, bytes.
 CHUNK = 65536
@@ -38,7 +37,7 @@ class Agent:
         self.mark = str(folder.resolve())
         # What an earlier keeper's agent left when both were killed must not work beside this one.
         family.end_family(self.mark)
-        self.log = OutLog(folder)
+        self.log = outlog.OutLog(folder)
         self.start = self.log.end
         self.err_path = folder / "err.log"
         self.err = bytearray()
