@@ -8,6 +8,9 @@ import { el, icon } from "./dom.js";
 import { NewTask, noHost } from "./form.js";
 import { reasonWords, waitingNotice } from "./waiting.js";
 
+// Events after which the crew is shown anew.
+const ABOUT_AGENTS = new Set(["channel.activity", "agent.usage", "permission.requested", "permission.resolved"]);
+
 const state = { hosts: [], tasks: new Map(), loaded: false, link: "connecting", problem: "" };
 const channels = new Map();
 const main = document.getElementById("main");
@@ -78,8 +81,8 @@ function onEvent(event, lastId) {
     channel.early.push([event, id]);
     return;
   }
-  const key = channel.apply(event, id);
-  if (shown.id === event.taskId) view?.happened?.(key, event);
+  const keys = channel.apply(event, id);
+  if (shown.id === event.taskId) view?.happened?.(keys, event);
 }
 
 async function channelOf(id) {
@@ -254,14 +257,14 @@ class TaskView {
     }
   }
 
-  happened(key, event) {
-    if (key) this.chat?.entry(key);
+  happened(keys, event) {
+    for (const key of keys) this.chat?.entry(key);
     if (event.type === "task.resources") {
       this.used = el("span", { class: "dim used", title: "Memory and processor time of the task now" }, `${size(event.memoryBytes)} · ${Math.round(event.cpuPercent)} %`);
       this.refresh();
     }
+    if (ABOUT_AGENTS.has(event.type)) this.chat?.about();
     if (event.type === "channel.activity") {
-      this.chat?.about();
       side();
       if (event.state === "idle" && this.shownPart === "changes") this.diff?.load();
     }

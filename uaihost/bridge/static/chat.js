@@ -1,41 +1,38 @@
-// A task's chat: messages, steps, permission cards, what agents do, and the box to write in.
+// A task's chat: messages, steps, cards of requests, what agents do, and the box to write in.
 
 import { post } from "./api.js";
-import { BUSY } from "./channel.js";
+import { askCard } from "./asks.js";
+import { base64, Composer } from "./composer.js";
+import { Crew } from "./crew.js";
 import { clock, duration, el, icon, prose } from "./dom.js";
+import { exact } from "./exact.js";
+import { takeFiles, withFiles } from "./words.js";
 
-const DOING = {
-  starting: "starting", idle: "idle", thinking: "thinking", tool: "working",
-  "awaiting-permission": "waits for you", stopped: "stopped", failed: "failed",
-};
 const STATE_WORD = { started: "running", done: "done", failed: "failed" };
+const IMAGE = /\.(png|jpe?g|gif|webp|avif|svg|bmp)$/i;
 
 export class Chat {
   constructor(task, channel) {
     this.task = task;
     this.channel = channel;
     this.nodes = new Map();
-    this.log = el("div", { class: "log", role: "log", "aria-label": "Chat", tabindex: "0" });
-    this.doing = el("div", { class: "doing", "aria-live": "polite" });
-    this.problem = el("p", { class: "problem", role: "alert", hidden: true });
-    this.box = el("textarea", {
-      id: "say", rows: "1", placeholder: "Say something to the agents…", "aria-label": "Message",
-      oninput: () => this.fit(),
-      onkeydown: (key) => {
-        if (key.key === "Enter" && !key.shiftKey && !key.isComposing) {
-          key.preventDefault();
-          this.send();
-        }
-      },
+    this.crew = new Crew(task, channel, {
+      stop: (id) => this.stop(id), say: (text) => this.order(text), mention: (id) => this.composer.mention(id), look: (id) => this.look(id),
     });
-    this.picker = el("input", { type: "file", hidden: true, onchange: () => this.attach() });
-    this.button = el("button", { class: "primary round", type: "submit", "aria-label": "Send" }, icon("send"));
-    this.clip = el("button", { class: "quiet round", type: "button", "aria-label": "Attach a file", title: "Attach a file", onclick: () => this.picker.click() }, icon("clip"));
-    this.form = el("form", { class: "composer", onsubmit: (event) => { event.preventDefault(); this.send(); } },
-      this.clip, this.picker, this.box, this.button);
+    this.composer = new Composer(this.crew, channel, { send: (text, files, changed) => this.send(text, files, changed), taken: () => this.fileNames() });
+    this.log = el("div", { class: "log", role: "log", "aria-label": "Chat", tabindex: "0" });
     this.hint = el("p", { class: "hint" });
-    this.node = el("section", { class: "chat" }, this.log, el("div", { class: "foot" }, this.doing, this.problem, this.form, this.hint));
+    this.node = el("section", { class: "chat", ondragover: (event) => this.drag(event), ondrop: (event) => this.drop(event) },
+      this.crew.strip, this.log, el("div", { class: "foot" }, this.crew.doing, this.composer.node, this.hint));
     this.all();
+  }
+
+  get box() {
+    return this.composer.box;
+  }
+
+  fit() {
+    this.composer.fit();
   }
 
   // Everything anew; the place in the log is kept at its end.
@@ -59,36 +56,62 @@ export class Chat {
     this.log.append(this.empty);
   }
 
-  // One entry changed or is new.
+  // One entry changed, is new or went.
   entry(key, follow = true) {
     const atEnd = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 60;
     const entry = this.channel.entries.get(key);
     const old = this.nodes.get(key);
+    if (!entry) {
+      old?.remove();
+      this.nodes.delete(key);
+      return;
+    }
     const made = this.draw(entry, old);
-    if (old) {
-      if (made !== old) old.replaceWith(made);
-    } else {
-      this.log.append(made);
-    }
+    if (!old) this.log.append(made);
+    else if (made !== old) old.replaceWith(made);
     this.nodes.set(key, made);
-    for (const [known, node] of this.nodes) {
-      if (!this.channel.entries.has(known)) {
-        node.remove();
-        this.nodes.delete(known);
-      }
-    }
     if (this.empty) this.blank();
     if (follow && atEnd) this.log.scrollTop = this.log.scrollHeight;
   }
 
   draw(entry, old) {
     if (entry.kind === "steps") return this.steps(entry, old);
-    if (entry.kind === "ask") return this.ask(entry);
-    if (entry.kind === "waiting") return bubble("mine waiting", "You", entry.note === "queued" ? "waits for the host" : "sending…", entry.text);
+    if (entry.kind === "work") return this.work(entry, old);
+    if (entry.kind === "ask") return askCard(entry, this.crew.name(entry.agentId), (choice) => this.decide(entry, choice), old);
+    if (entry.kind === "waiting") return this.bubble("mine waiting", el("strong", {}, "You"), entry.note === "queued" ? "waits for the host" : "sending…", entry);
     const { kind, label, id } = entry.author;
-    if (kind === "system") return system(entry.text, old);
-    const who = kind === "user" ? (id === "user" ? "You" : label) : label;
-    return bubble(kind === "user" ? "mine" : "theirs", who, clock(entry.at), entry.text, entry.live);
+    if (kind === "system") return this.system(entry, old);
+    if (kind === "user") return this.bubble("mine", el("strong", {}, id === "user" ? "You" : label), clock(entry.at), entry);
+    return this.bubble(`theirs ${this.crew.hue(id)}`, this.crew.name(id), clock(entry.at), entry);
+  }
+
+  bubble(kind, who, when, entry) {
+    const { text, paths } = takeFiles(entry.text);
+    const to = this.crew.ids.length > 1 ? entry.to ?? [] : [];
+    return el("article", { class: `message ${kind}${entry.live ? " live" : ""}` },
+      el("header", {}, who, to.length ? el("span", { class: "dim to" }, "to ", to.flatMap((id, at) => [at ? ", " : "", this.crew.name(id, "span")])) : null, el("span", { class: "dim" }, when)),
+      text || !paths.length ? el("div", { class: "words" }, prose(text)) : null,
+      paths.length ? el("ul", { class: "chips" }, paths.map((path) => el("li", { class: "chip-file", title: path }, icon(IMAGE.test(path) ? "image" : "file"), el("span", { class: "chip-name" }, path.slice("/attachments/".length))))) : null);
+  }
+
+  // A line, a note that offers to try again, or a card whose first line says what the rest is about.
+  system(entry, old) {
+    const [first, ...rest] = entry.text.split("\n");
+    if (entry.offer) {
+      const id = entry.offer;
+      return el("section", { class: "card fault", "aria-label": first }, el("p", {}, el("strong", {}, first)), rest.map((line) => el("p", {}, prose(line))),
+        el("button", { class: "small", type: "button", onclick: () => this.order(`/retry @${id}`) }, icon("reload"), `Try again with ${this.crew.label(id)}`));
+    }
+    if (!rest.length) return el("div", { class: "system" }, prose(entry.text));
+    return el("details", { class: "card told", open: old?.open ?? false }, el("summary", {}, first), el("pre", { tabindex: "0" }, rest.join("\n").trim()));
+  }
+
+  work(entry, old) {
+    const count = entry.tools.length;
+    const title = entry.running ? ["works", el("span", { class: "dim" }, ` · ${count === 1 ? "1 tool" : `${count} tools`} so far`)]
+      : [count === 1 ? "used 1 tool" : `used ${count} tools`, el("span", { class: "dim" }, ` · ${duration(entry.took)}`)];
+    return el("details", { class: "work", open: old?.open ?? false }, el("summary", {}, this.crew.name(entry.agentId), " ", title),
+      el("ol", {}, entry.tools.map((tool) => el("li", {}, exact(tool)))));
   }
 
   steps(entry, old) {
@@ -115,38 +138,29 @@ export class Chat {
     return this.task.phase === "failed" && this.task.message === message;
   }
 
-  ask(entry) {
-    const decided = entry.decision !== null;
-    const fields = Object.entries(entry.input ?? {}).map(([name, value]) => [
-      el("dt", {}, name), el("dd", {}, el("pre", { tabindex: "0" }, typeof value === "string" ? value : JSON.stringify(value, null, 2))),
-    ]);
-    const problem = el("p", { class: "problem", role: "alert", hidden: true });
-    const buttons = el("div", { class: "choice" },
-      el("button", { class: "primary", onclick: () => this.decide(entry, "accept", buttons, problem) }, icon("check"), "Accept"),
-      el("button", { onclick: () => this.decide(entry, "decline", buttons, problem) }, icon("cross"), "Decline"));
-    return el("section", { class: `card ask ${decided ? entry.decision : "open"}`, "aria-label": `Permission: ${entry.title}` },
-      el("h3", {}, decided ? null : el("span", { class: "mark" }, "?"), entry.title),
-      el("p", { class: "dim" }, `${entry.agentId} asks to use ${entry.tool}`),
-      fields.length ? el("dl", {}, fields) : null,
-      decided ? el("p", { class: "verdict" }, icon(entry.decision === "accept" ? "check" : "cross"),
-        entry.decision === "accept" ? "Accepted" : "Declined", entry.by && entry.by !== "user" ? ` (${entry.by})` : "") : buttons,
-      problem);
-  }
+  // ---- requests
 
-  async decide(entry, decision, buttons, problem) {
-    for (const button of buttons.children) button.disabled = true;
-    problem.hidden = true;
+  async decide(entry, choice) {
     try {
-      await post(`/api/tasks/${this.task.id}/permissions/${encodeURIComponent(entry.requestId)}`, { agentId: entry.agentId, decision });
-      this.box.focus();
+      await post(`/api/tasks/${this.task.id}/permissions/${encodeURIComponent(entry.requestId)}`, { agentId: entry.agentId, ...choice });
     } catch (error) {
-      problem.textContent = error.message;
-      problem.hidden = false;
-      for (const button of buttons.children) button.disabled = false;
+      return error.message;
     }
+    const next = this.channel.open().find((other) => other !== entry);
+    if (next) this.look(next.agentId, next);
+    else this.box.focus();
+    return "";
   }
 
-  // What agents do, and whether somebody can write.
+  // The card of the oldest request of an agent comes into sight and has the focus.
+  look(id, entry = this.channel.open(id)[0]) {
+    const card = this.nodes.get(entry?.key);
+    card?.scrollIntoView({ block: "center" });
+    card?.focus({ preventScroll: true });
+  }
+
+  // ---- what agents do, and whether somebody can write
+
   about(task = this.task, hostThere = this.hostThere ?? true) {
     const turned = task.phase !== this.task.phase;
     this.task = task;
@@ -154,13 +168,10 @@ export class Chat {
     if (turned) {
       for (const entry of this.channel.entries.values()) if (entry.kind === "steps") this.entry(entry.key, false);
     }
-    const rows = [...this.channel.agents].filter(([, agent]) => agent.state !== "idle").map(([id, agent]) => el("div", { class: `agent ${agent.state}` },
-      BUSY.has(agent.state) && agent.state !== "awaiting-permission" ? el("span", { class: "pulse", "aria-hidden": "true" }) : el("span", { class: "dot", "aria-hidden": "true" }),
-      el("span", {}, el("strong", {}, id), ` ${DOING[agent.state] ?? agent.state}`, agent.detail ? el("span", { class: "dim" }, ` · ${agent.detail}`) : null),
-      BUSY.has(agent.state) ? el("button", { class: "quiet small", onclick: () => this.stop(id), "aria-label": `Stop ${id}` }, icon("stop"), "Stop") : null));
-    this.doing.replaceChildren(...(this.open() ? rows : []));
+    this.crew.draw(task, this.open());
+    this.composer.addressed();
     const closed = this.open() ? "" : this.closedBecause();
-    this.form.hidden = Boolean(closed);
+    this.composer.node.hidden = Boolean(closed);
     this.hint.textContent = closed || (hostThere ? "" : "The host is not connected; what you write now waits for it.");
     this.hint.hidden = !this.hint.textContent;
   }
@@ -177,93 +188,67 @@ export class Chat {
     return "You can write as soon as the task is ready.";
   }
 
-  fit() {
-    this.box.rows = 1;
-    const line = parseFloat(getComputedStyle(this.box).lineHeight);
-    this.box.rows = Math.min(8, Math.max(1, Math.floor((this.box.scrollHeight - 16) / line)));
+  // ---- words and files
+
+  // Files first, then the words that name them; "" or why it was refused. changed(): a file's state did.
+  async send(text, files, changed) {
+    try {
+      for (const one of files) {
+        if (one.path) continue;
+        one.busy = true;
+        changed();
+        const answer = await post(`/api/tasks/${this.task.id}/attachments`, { filename: one.name, dataBase64: await base64(one.file) });
+        one.path = answer.path;
+      }
+    } catch (error) {
+      return error.message;
+    }
+    return this.say(withFiles(text, files.map((one) => one.path)));
   }
 
-  async send() {
-    const text = this.box.value.trim();
-    if (!text) return;
-    this.tell("");
-    this.box.value = "";
-    this.fit();
+  async say(text) {
     const key = this.channel.wait(text);
     this.entry(key);
     this.log.scrollTop = this.log.scrollHeight;
     try {
       const said = await post(`/api/tasks/${this.task.id}/messages`, { text });
       const waiting = this.channel.entries.get(key);
-      if (!waiting) return;
-      if (said.messageId && this.channel.entries.has(said.messageId)) {
-        this.channel.entries.delete(key);
-        this.entry(said.messageId);
-      } else {
-        Object.assign(waiting, { messageId: said.messageId, note: said.queued ? "queued" : "sending" });
-        this.entry(key);
-      }
+      if (waiting && said.messageId && this.channel.entries.has(said.messageId)) this.channel.entries.delete(key);
+      else if (waiting) Object.assign(waiting, { messageId: said.messageId, note: said.queued ? "queued" : "sending" });
+      this.entry(key);
+      return "";
     } catch (error) {
       this.channel.entries.delete(key);
-      this.nodes.get(key)?.remove();
-      this.nodes.delete(key);
-      if (!this.box.value) this.box.value = text;
-      this.fit();
-      this.tell(error.message);
+      this.entry(key);
+      return error.message;
     }
+  }
+
+  async order(text) {
+    this.composer.tell(await this.say(text));
   }
 
   async stop(agentId) {
     try {
       await post(`/api/tasks/${this.task.id}/interrupt`, { agentId });
     } catch (error) {
-      this.tell(error.message);
+      this.composer.tell(error.message);
     }
   }
 
-  async attach() {
-    const file = this.picker.files[0];
-    this.picker.value = "";
-    if (!file) return;
-    if (file.size > 25 * 1024 * 1024) {
-      this.tell("An attachment may have 25 MiB; share a larger file in another way.");
-      return;
-    }
-    this.clip.disabled = true;
-    try {
-      const url = await new Promise((done, failed) => {
-        const reader = new FileReader();
-        reader.onload = () => done(reader.result);
-        reader.onerror = () => failed(new Error("The file cannot be read."));
-        reader.readAsDataURL(file);
-      });
-      const answer = await post(`/api/tasks/${this.task.id}/attachments`, { filename: file.name, dataBase64: url.slice(url.indexOf(",") + 1) });
-      this.box.value = `${this.box.value}${this.box.value ? "\n" : ""}See ${answer.path}`;
-      this.fit();
-      this.box.focus();
-      this.tell("");
-    } catch (error) {
-      this.tell(error.message);
-    } finally {
-      this.clip.disabled = false;
-    }
+  drag(event) {
+    if (this.open() && event.dataTransfer.types.includes("Files")) event.preventDefault();
   }
 
-  tell(problem) {
-    this.problem.textContent = problem;
-    this.problem.hidden = !problem;
+  drop(event) {
+    if (!this.open() || !event.dataTransfer.files.length) return;
+    event.preventDefault();
+    this.composer.add(event.dataTransfer.files);
   }
-}
 
-// A line, or a card whose first line says what the rest is about.
-function system(text, old) {
-  const [first, ...rest] = text.split("\n");
-  if (!rest.length) return el("div", { class: "system" }, prose(text));
-  return el("details", { class: "card told", open: old?.open ?? false }, el("summary", {}, first), el("pre", { tabindex: "0" }, rest.join("\n").trim()));
-}
-
-function bubble(kind, who, when, text, live = false) {
-  return el("article", { class: `message ${kind}${live ? " live" : ""}` },
-    el("header", {}, el("strong", {}, who), el("span", { class: "dim" }, when)),
-    el("div", { class: "words" }, prose(text)));
+  // Of the files that went with the messages of this task.
+  fileNames() {
+    const said = [...this.channel.entries.values()].filter((entry) => entry.kind === "message" || entry.kind === "waiting");
+    return said.flatMap((entry) => takeFiles(entry.text).paths.map((path) => path.slice("/attachments/".length)));
+  }
 }

@@ -1,7 +1,12 @@
 // The form of a new task.
 
 import { post } from "./api.js";
+import { CrewForm } from "./crew_form.js";
 import { el } from "./dom.js";
+
+// Where a form that was not sent is kept, in this tab only: an address may have a password in it.
+const KEPT = "uaihost.new-task";
+const FIELDS = ["repo", "prompt", "name", "branch", "ports", "context"];
 
 export class NewTask {
   constructor(state, opened) {
@@ -34,39 +39,58 @@ export class NewTask {
     this.ports = el("input", { id: "ports", value: "web:3000", autocomplete: "off", spellcheck: "false", autocapitalize: "off", "aria-describedby": "ports-help ports-problem" });
     this.branch = el("input", { id: "branch", autocomplete: "off", spellcheck: "false", autocapitalize: "off", placeholder: "A new one, from the default branch" });
     this.host = el("select", { id: "host", onchange: () => this.kinds() }, hosts.map((host) => el("option", { value: host.id }, host.id)));
-    this.agent = el("select", { id: "agent", onchange: () => this.models() });
-    this.model = el("select", { id: "model" });
-    this.modelField = field("model", "Model", this.model);
+    this.context = el("textarea", { id: "context", rows: "3", placeholder: "The shop sells apples. Prices are in euros…" });
+    this.crew = new CrewForm(() => this.keep());
     this.problem = el("p", { class: "problem", role: "alert", hidden: true });
     this.button = el("button", { class: "primary", type: "submit" }, "Start the task");
-    this.form = el("form", { novalidate: true, onsubmit: (event) => { event.preventDefault(); this.send(); }, oninput: () => { this.touched = true; } },
+    this.form = el("form", { novalidate: true, onsubmit: (event) => { event.preventDefault(); this.send(); }, oninput: () => this.keep() },
       field("repo", "Repository", this.repo, "A URL, or the path of a repository on the host. It is cloned: your own checkout is not touched."),
       field("prompt", "First message", this.prompt, "What the agent begins with. You can also say it later."),
-      el("div", { class: "row" }, field("agent", "Agent", this.agent), this.modelField),
-      el("details", { class: "more" }, el("summary", {}, "Name, branch and previews"),
+      this.crew.node,
+      el("details", { class: "more" }, el("summary", {}, "Name, branch, previews and context"),
         field("name", "Name", this.name, "The repository's name when left empty."),
         field("branch", "Branch", this.branch, "Made when it does not exist."),
         field("ports", "Previews", this.ports, "Names and ports of what the task serves, as web:3000, api:8000."),
+        field("context", "For every agent", this.context, "What all of them should know, all the time."),
         hosts.length > 1 ? field("host", "Host", this.host) : null),
-      hosts.length > 1 ? el("p", { class: "help" }, "Several hosts are connected; the one is chosen under “Name, branch and previews”.") : null,
+      hosts.length > 1 ? el("p", { class: "help" }, "Several hosts are connected; the one is chosen under “Name, branch, previews and context”.") : null,
       this.problem,
       el("div", { class: "actions" }, this.button, el("a", { class: "button", href: "#/" }, "Cancel")));
+    this.restore();
     this.kinds();
-    this.node.replaceChildren(el("h1", {}, "New task"), el("p", { class: "lead" }, "A container of its own, a branch of its own, and an agent at work in it."), this.form);
+    this.node.replaceChildren(el("h1", {}, "New task"), el("p", { class: "lead" }, "A container of its own, a branch of its own, and a crew of agents, or a single one, at work in it."), this.form);
   }
 
   kinds() {
     const host = this.hosts().find((one) => one.id === this.host.value) ?? this.hosts()[0];
-    this.offered = host.capabilities.agentKinds ?? [];
-    this.agent.replaceChildren(...this.offered.map((kind) => el("option", { value: kind.kind }, kind.kind)));
-    if (!this.offered.length) this.agent.append(el("option", { value: "" }, "none on this host"));
-    this.models();
+    this.crew.offer(host.capabilities.agentKinds ?? []);
   }
 
-  models() {
-    const models = this.offered.find((kind) => kind.kind === this.agent.value)?.models ?? [];
-    this.model.replaceChildren(...models.map((model) => el("option", { value: model }, model)));
-    this.modelField.hidden = !models.length;
+  // What is written stays until it is sent, over a look at another page and a reload.
+  keep() {
+    this.touched = true;
+    const draft = { crew: this.crew.draft() };
+    for (const name of FIELDS) draft[name] = this[name].value;
+    try {
+      sessionStorage.setItem(KEPT, JSON.stringify(draft));
+    } catch {
+      // A browser that keeps nothing, or has no room.
+    }
+  }
+
+  restore() {
+    let draft = null;
+    try {
+      draft = JSON.parse(sessionStorage.getItem(KEPT));
+    } catch {
+      // Nothing is kept, or nothing that this page wrote.
+    }
+    if (!draft || typeof draft !== "object") return;
+    for (const name of FIELDS) if (typeof draft[name] === "string") this[name].value = draft[name];
+    this.crew.restore(draft.crew);
+    this.touched = true;
+    const more = ["name", "branch", "context"].some((name) => this[name].value) || this.ports.value !== "web:3000";
+    this.name.closest("details").open = more;
   }
 
   fault(id, text) {
@@ -89,16 +113,16 @@ export class NewTask {
     const ports = readPorts(this.ports.value);
     if (typeof ports === "string") this.fault("ports", ports);
     if (!this.repo.value.trim()) this.fault("repo", "Give the repository's URL or path.");
-    if (typeof ports === "string" || !this.repo.value.trim()) return;
-    const agent = this.agent.value ? [{ kind: this.agent.value, model: this.modelField.hidden ? null : this.model.value }] : [];
+    if (typeof ports === "string" || !this.repo.value.trim() || this.crew.fault()) return;
     this.sending = true;
     this.button.disabled = true;
     this.button.textContent = "Starting…";
     try {
       const { id } = await post("/api/tasks", {
         repoUrl: this.repo.value.trim(), name: this.name.value.trim(), branch: this.branch.value.trim(), previewPorts: ports,
-        agents: agent, prompt: this.prompt.value.trim(), hostId: this.host.value,
+        ...this.crew.value(), prompt: this.prompt.value.trim(), globalContext: this.context.value.trim(), hostId: this.host.value,
       });
+      sessionStorage.removeItem(KEPT);
       this.opened(id);
     } catch (error) {
       this.problem.textContent = error.message;
