@@ -107,6 +107,18 @@ class Host(StagedService):
         """Free disk in the published order."""
         return await self._rooms.gc.run(dry_run)
 
+    async def accounts(self) -> dict[str, Any]:
+        """How the owner is signed in, and which kinds of agents work."""
+        return {"accounts": self._rooms.accounts.status(), "kinds": self._agents.overview()}
+
+    async def sign_in(self, provider: str, form: str, secrets: Mapping[str, str]) -> None:
+        """Sign in to an agents' provider."""
+        await self._rooms.accounts.put(provider, form, secrets)
+
+    async def sign_out(self, provider: str) -> None:
+        """Forget a sign-in."""
+        await self._rooms.accounts.remove(provider)
+
     def _used(self, row: dict[str, Any]) -> dict[str, Any]:
         usage = self._rooms.resources.last(row["id"])
         if usage is None:
@@ -134,8 +146,12 @@ class Host(StagedService):
         ground = Ground(reactor, settings, folders, self._host_id, self._database, journal, self._threads)
         rooms = self._rooms = Rooms(ground, agents, self._services)
         self.undo.append(rooms.tunnels.stop)
+        self._agents = agents
+        await rooms.accounts.load()
+        rooms.offer.start()
         self._link = self._make_link(agents, journal)
         for part in (
+            rooms.offer,
             rooms.channels,
             rooms.egress,
             rooms.tools,

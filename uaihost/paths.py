@@ -84,6 +84,11 @@ class Folders:
         return self.root / "lock"
 
     @property
+    def secrets_key(self) -> Path:
+        """The key that seals what the database holds of secrets."""
+        return self.root / "secrets.key"
+
+    @property
     def log(self) -> Path:
         return self.root / "uaihost.log"
 

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from uaihost.agents import kinds
 from uaihost.agents.registry import AgentRegistry
 from uaihost.blocking import Threads
 from uaihost.channel.channel import Channels
@@ -44,6 +45,8 @@ from uaihost.containers.ports import PortWatch
 from uaihost.containers.readiness import Readiness
 from uaihost.containers.tools import Tools
 from uaihost.containers.watch import EngineEvent, EngineEvents
+from uaihost.credentials import codex
+from uaihost.credentials.accounts import OwnerAccounts
 from uaihost.egress.egress import Egress
 from uaihost.egress.names import Destination
 from uaihost.egress.policy import Policy
@@ -99,14 +102,31 @@ class Rooms:
         )
         self.firewall = Firewall(reactor, files, docker_host, allow=settings.reachable)
         self.images = task_images(reactor, ground.threads("images", 1), settings, settings.task_image)
+        uid, gid = owner()
+        self.accounts = OwnerAccounts(
+            reactor,
+            database,
+            files,
+            folders.secrets_key,
+            gateways={"claude": settings.claude_base_url, "codex": settings.codex_base_url},
+            exchanges={"codex": codex.CodexExchange(self.engine, self.images.ensure, uid, gid)},
+        )
+        self.offer = kinds.Offer(agents, kinds.KINDS, self.accounts, self.images.agents)
         self.channels = Channels(
-            database, journal, self.engine, reactor, agents, files, folders.tasks, folders.transcripts
+            database,
+            journal,
+            self.engine,
+            reactor,
+            agents,
+            files,
+            folders.tasks,
+            folders.transcripts,
+            self.accounts,
         )
         policy = Policy(settings.egress, settings.reachable)
         self.egress = Egress(reactor, folders, policy, self._blocked)
         self.ports = PortTable()
         self.exposed = Exposed(database, journal, reactor, self.ports)
-        uid, gid = owner()
         workspaces = Workspaces(reactor, folders, files, uid, gid, settings.local_repositories)
         self._workspaces = workspaces
         self._upkeep = LoopingCall(lambda: Deferred.fromCoroutine(self._look_after()))
@@ -160,7 +180,7 @@ class Rooms:
             self.exposed,
             lanes,
             self._running_again,
-            others=lambda: self.tools.busy,
+            others=lambda: {*self.tools.busy, codex.NAME},
         )
         self.events = EngineEvents(reactor, docker_host, ground.host_id, self)
         self.resources = Resources(reactor, journal, self.engine, self.running)
@@ -195,6 +215,10 @@ class Rooms:
         # A host without an engine, which only exposes ports, has nothing to filter.
         self.firewall.keep()
         self.adoption.engine_found()
+        recovered = Deferred.fromCoroutine(self.accounts.recover())
+        recovered.addErrback(
+            lambda failure: log.failure("what a login's exchange left was not read", failure)
+        )
 
     def engine_lost(self) -> None:
         self.adoption.engine_lost()

@@ -61,12 +61,18 @@ class Sealer:
         return _VERSION + self.key_id + place.encode()
 
 
-def key_file(path: Path) -> bytes:
-    """The key in `path`, made if there is none. Blocking.
+def key_file(path: Path, make: bool) -> bytes:
+    """The key in `path`; with `make` it is made if there is none. Blocking.
 
     Raises:
-        HostError: the file can be read by others, or holds no key.
+        HostError: it is missing, can be read by others, or holds no key.
     """
+    if not make and not path.exists():
+        raise HostError(
+            ErrorCode.UNAVAILABLE,
+            f"{path}, the key of the stored sign-ins, is missing; put it back from your backup and start the "
+            "host again, or give the sign-ins up with `uaihost logout` and sign in anew",
+        )
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:

@@ -53,6 +53,15 @@ class Daemon(Protocol):
     async def clean(self, dry_run: bool) -> dict[str, Any]:
         """Free disk in the published order; what went, or would go."""
 
+    async def accounts(self) -> dict[str, Any]:
+        """How the owner is signed in to the agents' providers, and which kinds of agents work. No secret."""
+
+    async def sign_in(self, provider: str, form: str, secrets: Mapping[str, str]) -> None:
+        """Sign in to a provider, in place of what was there; HostError `invalid_args`."""
+
+    async def sign_out(self, provider: str) -> None:
+        """Forget a sign-in; one that is not there is no error."""
+
 
 class LocalApi:
     """The routes; `readable_only` leaves out whatever changes something."""
@@ -109,6 +118,32 @@ class LocalApi:
         except HostError as error:
             return _refuse(request, error)
 
+    @app.route("/api/accounts", methods=["GET"])
+    async def accounts(self, request: Request) -> bytes:
+        try:
+            self._guard(request, changes=False)
+            return _json(request, await self._daemon.accounts())
+        except HostError as error:
+            return _refuse(request, error)
+
+    @app.route("/api/accounts/<provider>", methods=["PUT"])
+    async def sign_in(self, request: Request, provider: str) -> bytes:
+        try:
+            self._guard(request, changes=True)
+            await self._daemon.sign_in(provider, *_secrets(request))
+        except HostError as error:
+            return _refuse(request, error)
+        return _json(request, {})
+
+    @app.route("/api/accounts/<provider>", methods=["DELETE"])
+    async def sign_out(self, request: Request, provider: str) -> bytes:
+        try:
+            self._guard(request, changes=True)
+            await self._daemon.sign_out(provider)
+        except HostError as error:
+            return _refuse(request, error)
+        return _json(request, {})
+
     @app.route("/api/exposed/<task_id>", methods=["PUT"])
     async def expose(self, request: Request, task_id: str) -> bytes:
         try:
@@ -142,6 +177,15 @@ def _ports(request: Request) -> dict[str, int]:
     if isinstance(ports, dict) and all(type(port) is int for port in ports.values()):
         return ports
     raise HostError(ErrorCode.INVALID_ARGS, 'expected {"ports": {"NAME": PORT}}')
+
+
+def _secrets(request: Request) -> tuple[str, dict[str, str]]:
+    """The form of a sign-in and its secrets by name."""
+    body = _body(request)
+    form, given = body.get("form"), body.get("secrets")
+    if isinstance(given, dict) and all(isinstance(secret, str) for secret in (form, *given.values())):
+        return str(form), given
+    raise HostError(ErrorCode.INVALID_ARGS, 'expected {"form": FORM, "secrets": {"NAME": "SECRET"}}')
 
 
 def _flag(request: Request, name: str) -> bool:
