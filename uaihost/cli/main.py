@@ -11,6 +11,7 @@ from uaihost.cli.demo import demo
 from uaihost.cli.gc import gc
 from uaihost.cli.image import image
 from uaihost.cli.local import expose, status, unexpose
+from uaihost.cli.login import accounts, login, logout
 from uaihost.cli.restore import restore
 from uaihost.cli.tasks import task, tasks
 from uaihost.cli.up import up
@@ -23,7 +24,7 @@ def cli() -> None:
     """A crew of coding agents on your own machine, reached through one outbound WebSocket."""
 
 
-for _verb in (up, demo, status, tasks, task, expose, unexpose, image, restore, gc):
+for _verb in (up, demo, status, tasks, task, expose, unexpose, login, logout, accounts, image, restore, gc):
     cli.add_command(_verb)
 
 

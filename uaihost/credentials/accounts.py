@@ -46,6 +46,9 @@ AGAIN, LONGEST_AGAIN = 15.0, 600.0
 class Exchange(Protocol):
     """Where a login's refresh token is exchanged for a new pair."""
 
+    def read(self, auth: str) -> Mapping[str, str]:
+        """The secrets of a login from what its program keeps of it; HostError `invalid_args`."""
+
     async def renew(self, secrets: Mapping[str, str]) -> Mapping[str, str]:
         """The new secrets of a login. HostError `unavailable` when it cannot be now, `conflict` when the
         vendor has ended the login."""
@@ -161,6 +164,8 @@ class OwnerAccounts:
         Raises:
             HostError: `invalid_args` for what cannot be a sign-in; what was there stays.
         """
+        if form == "login" and provider in self._exchanges:
+            secrets = self._exchanges[provider].read(secrets.get("auth", ""))
         self._check(provider, form, secrets)
         await self._save(provider, _Held(_form(form), self._now(), dict(secrets)))
         self._problems.pop(provider, None)

@@ -72,6 +72,9 @@ class CodexExchange:
         self._gid = gid
         self._env = dict(env or {})
 
+    def read(self, auth: str) -> Mapping[str, str]:
+        return login(auth)
+
     async def renew(self, secrets: Mapping[str, str]) -> Mapping[str, str]:
         found = await self.unstored(secrets)
         if found is not None:
