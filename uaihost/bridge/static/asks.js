@@ -18,8 +18,10 @@ export function askCard(entry, who, decide, old) {
     problem.hidden = !problem.textContent;
     if (problem.textContent) for (const control of controls) control.disabled = false;
   };
-  card.append(el("h3", {}, el("span", { class: "mark", "aria-hidden": "true" }, "?"), el("span", {}, exact(entry.title))),
-    el("p", { class: "dim" }, who, entry.questions ? " has a question" : [" asks to use ", exact(entry.tool)], expiry(entry)));
+  // The words of a question stand with its answers.
+  const title = !entry.questions ? exact(entry.title) : entry.questions.length > 1 ? [who, " has questions"] : [who, " has a question"];
+  card.append(el("h3", {}, el("span", { class: "mark", "aria-hidden": "true" }, "?"), el("span", {}, title)),
+    el("p", { class: "dim" }, entry.questions ? "It goes on with your answer" : [who, " asks to use ", exact(entry.tool)], expiry(entry)));
   card.append(...(entry.questions ? questionParts(entry, send, problem) : [...inputOf(entry.input), consent(entry, send)]), problem);
   return card;
 }
@@ -57,7 +59,7 @@ function verdict(entry) {
 
 function questionParts(entry, send, problem) {
   const fields = entry.questions.map((question, number) => field(entry, question, number));
-  const form = el("form", { class: "questions", onsubmit: (event) => {
+  const form = el("form", { class: "questions", oninput: () => { problem.hidden = true; }, onsubmit: (event) => {
     event.preventDefault();
     const answers = {};
     for (const one of fields) {

@@ -86,7 +86,7 @@ export class CrewForm {
       el("div", { class: "agent-line" },
         field("agent-id", "Name", id), field("agent-kind", "Kind", kind), models.length ? field("agent-model", "Model", model) : null,
         several ? el("button", { class: "quiet round remove", type: "button", "aria-label": `Remove ${agent.id}`, "data-label": String(at), "data-verb": "Remove", title: "Remove", onclick: () => this.remove(agent) }, icon("cross")) : null),
-      el("details", { class: "more", open: agent.open ?? filled, ontoggle: (event) => { agent.open = event.target.open; } }, el("summary", {}, "Label, instructions and first word"),
+      el("details", { class: "agent-more", open: agent.open ?? filled, ontoggle: (event) => { agent.open = event.target.open; } }, el("summary", {}, "Label, instructions and first word"),
         field("agent-label", "Label", label, "What people read; the name is what is typed after @."),
         field("agent-prompt", "Instructions", told, "What this agent is told to be, all the time."),
         field("agent-first", "First word", first, "Opens its first turn as soon as the task is ready.")));
