@@ -156,6 +156,9 @@ class Channel:
         told = self.of("channel.activity", agent)
         return str(told[-1]["state"]) if told else None
 
+    def states(self, agent: str, after: int = 0) -> list[str]:
+        return [str(event["state"]) for event in self.of("channel.activity", agent, after)]
+
     def until(self, what: str, look: Callable[[], Any], seconds: float = PATIENCE) -> Any:
         """Wait for something true; what the channel said last is told when it does not come."""
         try:

@@ -33,9 +33,10 @@ def read(path: str, body: dict[str, Any]) -> tuple[str, list[str]]:
     at, text = (scripted or said or [(0, "")])[-1]
     if said and not script(said[-1][1]) and not _reminder(said[-1][1]):
         at, text = said[-1]
+    # Results in the message of the text itself are of a turn that was interrupted before.
     results = [
         _text(block.get("content"))
-        for message in body.get("messages", ())[at:]
+        for message in body.get("messages", ())[at + 1 :]
         if message["role"] == "user" and isinstance(message["content"], list)
         for block in message["content"]
         if block.get("type") == "tool_result"
