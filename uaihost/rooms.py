@@ -17,7 +17,8 @@ from twisted.logger import Logger
 from uaihost.agents import kinds
 from uaihost.agents.registry import AgentRegistry
 from uaihost.blocking import Threads
-from uaihost.channel.channel import Channels
+from uaihost.channel.channel import Channels, Rules
+from uaihost.channel.governor import Budgets
 from uaihost.commands.adoption import Adoption
 from uaihost.commands.approvals import Approvals
 from uaihost.commands.channel import ChannelCommands
@@ -111,7 +112,8 @@ class Rooms:
             gateways={"claude": settings.claude_base_url, "codex": settings.codex_base_url},
             exchanges={"codex": codex.CodexExchange(self.engine, self.images.ensure, uid, gid)},
         )
-        self.offer = kinds.Offer(agents, kinds.KINDS, self.accounts, self.images.agents)
+        self.offer = kinds.Offer(agents, kinds.table(settings.acp_agents), self.accounts, self.images.agents)
+        workspaces = Workspaces(reactor, folders, files, uid, gid, settings.local_repositories)
         self.channels = Channels(
             database,
             journal,
@@ -122,12 +124,13 @@ class Rooms:
             folders.tasks,
             folders.transcripts,
             self.accounts,
+            workspaces,
+            rules_of(settings),
         )
         policy = Policy(settings.egress, settings.reachable)
         self.egress = Egress(reactor, folders, policy, self._blocked)
         self.ports = PortTable()
         self.exposed = Exposed(database, journal, reactor, self.ports)
-        workspaces = Workspaces(reactor, folders, files, uid, gid, settings.local_repositories)
         self._workspaces = workspaces
         self._upkeep = LoopingCall(lambda: Deferred.fromCoroutine(self._look_after()))
         self._upkeep.clock = reactor
@@ -265,6 +268,14 @@ def limits_of(settings: Settings) -> Limits:
         swap=settings.task_swap,
         disk=settings.task_disk,
     )
+
+
+def rules_of(settings: Settings) -> Rules:
+    """What keeps crews in bounds under these settings."""
+    budgets = Budgets(
+        settings.budget_hops, settings.budget_turns, settings.budget_tokens, settings.budget_minutes
+    )
+    return Rules(budgets, settings.permission_expiry)
 
 
 def engine_address(settings: Settings) -> str:

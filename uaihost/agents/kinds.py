@@ -7,8 +7,9 @@ one adapter file and one row here (docs/agents.md).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
-from uaihost.agents import claude, codex
+from uaihost.agents import acp_programs, claude, codex
 from uaihost.agents.registry import MOCK, AgentRegistry, Kind
 from uaihost.interfaces import Accounts
 
@@ -17,8 +18,29 @@ CLAUDE = Kind(
 )
 CODEX = Kind(codex.NAME, codex.MODELS, codex.CodexAdapter, codex.PROGRAM, provider="codex", title=codex.TITLE)
 
+OPENCODE = Kind(
+    acp_programs.OPENCODE,
+    acp_programs.OPENCODE_MODELS,
+    acp_programs.opencode,
+    acp_programs.OPENCODE,
+    provider="claude",
+    title=acp_programs.OPENCODE_TITLE,
+    forms=("key",),
+)
+
 # In the order in which people see them.
-KINDS = (CLAUDE, CODEX, MOCK)
+KINDS = (CLAUDE, CODEX, OPENCODE, MOCK)
+
+
+def table(own: Sequence[tuple[str, Sequence[str]]] = ()) -> list[Kind]:
+    """All kinds; own: the owner's programs that speak the Agent Client Protocol, name and command."""
+    names = {kind.name for kind in KINDS}
+    more = [
+        Kind(name, ("default",), partial(acp_programs.own, name, tuple(command)), title=name)
+        for name, command in own
+        if name not in names
+    ]
+    return [*KINDS, *more]
 
 
 def why_not(kinds: Sequence[Kind], programs: Collection[str], accounts: Accounts) -> dict[str, str]:
@@ -31,6 +53,9 @@ def why_not(kinds: Sequence[Kind], programs: Collection[str], accounts: Accounts
             )
         elif kind.provider is not None and accounts.account(kind.provider).form == "none":
             found[kind.name] = f"nobody is signed in; on the host type: uaihost login {kind.provider}"
+        elif kind.forms and accounts.account(kind.provider or "").form not in kind.forms:
+            how = f"uaihost login {kind.provider} --api-key-file FILE"
+            found[kind.name] = f"it needs an API key; on the host type: {how}"
     return found
 
 

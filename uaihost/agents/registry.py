@@ -21,7 +21,8 @@ MakeAdapter = Callable[[AgentSettings, str], Adapter]
 @attrs.frozen
 class Kind:
     """models: what a person may choose, the default first. program: what the task image must hold, None where
-    every image has it; provider: whose account must be signed in, None for none. title: for people."""
+    every image has it; provider: whose account must be signed in, None for none; forms: the forms of sign-in
+    that it can use, empty for all. title: for people."""
 
     name: str
     models: tuple[str, ...]
@@ -29,6 +30,7 @@ class Kind:
     program: str | None = None
     provider: str | None = None
     title: str = ""
+    forms: tuple[str, ...] = ()
 
 
 MOCK = Kind(mock.NAME, mock.MODELS, mock.MockAdapter)
