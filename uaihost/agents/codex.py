@@ -56,6 +56,8 @@ ARGUMENTS = (
     "--disable", "plugins", "--disable", "apps",
     # Without a connection it would try for ever, silently.
     "--disable", "unbounded_connection_retries",
+    # The tool by which it asks people; else it has that in plan mode only.
+    "--enable", "default_mode_request_user_input",
 )  # fmt: skip
 RETRIES = 3
 _KEPT = 64

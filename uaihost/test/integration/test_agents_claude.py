@@ -80,8 +80,10 @@ class ClaudeTests(agents_proofs.Proofs):
             chat.heard("claude", "both ran", before)
             chat.resting("claude")
             self.assertEqual(chat.read("always.txt"), "one\ntwo\n")
-            self.assertEqual(len(chat.of("permission.requested", "claude", before)), 1)
-            chat.say("/ask Bash")
+            by = [event["by"] for event in chat.of("permission.resolved", "claude", before)]
+            self.assertEqual(len(by), 2)
+            self.assertIn("rule", by[1])
+            self.addCleanup(chat.say, "/ask Bash")
 
     def test_a_text_that_looks_like_a_command_is_text(self) -> None:
         with self.chat() as chat:

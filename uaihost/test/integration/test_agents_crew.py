@@ -12,15 +12,18 @@ class CrewTests(AgentsCase):
         for name in ("ada", "ben", "cleo"):
             chat.resting(name)
 
-    def test_a_word_goes_around_and_work_is_reviewed_in_order(self) -> None:
-        chat = self.world.task(*CREW, reviewerOrder=["cleo", "ben"])
+    def test_a_word_goes_around(self) -> None:
+        chat = self.world.task(*CREW)
         self.resting(chat)
-        before = chat.say("@ada say:@ben say:@cleo say:it went around")
+        before = chat.say("@ada say:{at}ben say:{{at}}cleo say:it went around")
         chat.heard("cleo", "it went around", before)
         self.resting(chat)
         said = [event["author"]["id"] for event in chat.of("channel.message", None, before)]
         self.assertEqual([name for name in said if name in ("ada", "ben", "cleo")], ["ada", "ben", "cleo"])
 
+    def test_work_is_reviewed_in_the_order_that_was_given(self) -> None:
+        chat = self.world.task(*CREW, reviewerOrder=["cleo", "ben"])
+        self.resting(chat)
         self.world.api.otherwise = "say:I have looked at it"
         self.addCleanup(setattr, self.world.api, "otherwise", "")
         before = chat.say("@ada write:/workspace/shop/work.txt:done by ada ;; say:my work is done")

@@ -16,7 +16,8 @@ chained by ` ;; `:
     hang:SECONDS            silence
 
 A step that calls a tool is over when the tool's result has come; after the last one the answer is `done: `
-and the end of the last result. `\\n` in TEXT is a line break.
+and the end of the last result. In TEXT `\\n` is a line break and `{at}` an @, `{{at}}` one that is said by
+whoever repeats it.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def script(text: str) -> list[Step]:
 
 
 def unescape(text: str) -> str:
-    return text.replace("\\n", "\n").replace("\\t", "\t")
+    plain = text.replace("\\n", "\n").replace("\\t", "\t")
+    return plain.replace("{{at}}", "\0").replace("{at}", "@").replace("\0", "{at}")
 
 
 def turn(text: str, results: Sequence[str], seen: dict[str, int], otherwise: str = "") -> Turn:
