@@ -1,6 +1,6 @@
 // What is known of one task's channel, built from its events. No elements here.
 
-import { hearers, mentions, offered } from "./words.js";
+import { hearers, mentions, offered, takeFiles } from "./words.js";
 
 export class Channel {
   constructor() {
@@ -81,7 +81,8 @@ export class Channel {
     const changed = [];
     let to = [];
     if (author.kind === "user") {
-      const waiting = [...this.entries.values()].find((entry) => entry.kind === "waiting" && (entry.messageId === event.messageId || entry.text === text));
+      const said = takeFiles(text).text;
+      const waiting = [...this.entries.values()].find((entry) => entry.kind === "waiting" && (entry.messageId === event.messageId || entry.text === said));
       if (waiting) {
         this.entries.delete(waiting.key);
         changed.push(waiting.key);

@@ -6,7 +6,7 @@ import { base64, Composer } from "./composer.js";
 import { Crew } from "./crew.js";
 import { clock, duration, el, icon, prose } from "./dom.js";
 import { exact } from "./exact.js";
-import { takeFiles, withFiles } from "./words.js";
+import { takeFiles } from "./words.js";
 
 const STATE_WORD = { started: "running", done: "done", failed: "failed" };
 const IMAGE = /\.(png|jpe?g|gif|webp|avif|svg|bmp)$/i;
@@ -190,7 +190,7 @@ export class Chat {
 
   // ---- words and files
 
-  // Files first, then the words that name them; "" or why it was refused. changed(): a file's state did.
+  // Files first: the host hands them over with the next words. "" or why it was refused; changed(): a file's state did.
   async send(text, files, changed) {
     try {
       for (const one of files) {
@@ -203,7 +203,7 @@ export class Chat {
     } catch (error) {
       return error.message;
     }
-    return this.say(withFiles(text, files.map((one) => one.path)));
+    return this.say(text || (files.length > 1 ? "Look at these files." : "Look at this file."));
   }
 
   async say(text) {

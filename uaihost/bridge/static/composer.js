@@ -169,7 +169,7 @@ export class Composer {
     this.chips.hidden = this.limits.hidden = !this.files.length;
     this.chips.replaceChildren(...this.files.map((one) => el("li", { class: "chip-file" }, icon(one.type.startsWith("image/") ? "image" : "file"),
       el("span", { class: "chip-name" }, one.name), el("span", { class: "dim" }, one.busy ? "sending…" : bytes(one.size)),
-      el("button", { class: "quiet tiny", type: "button", "aria-label": `Remove ${one.name}`, disabled: Boolean(one.busy), onclick: () => {
+      el("button", { class: "quiet tiny", type: "button", "aria-label": `Remove ${one.name}`, disabled: Boolean(one.busy || one.path), onclick: () => {
         this.files = this.files.filter((other) => other !== one);
         this.attached();
         this.box.focus();

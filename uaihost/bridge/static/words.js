@@ -40,16 +40,16 @@ export function offered(text, crew) {
   return crew.includes(found) ? found : "";
 }
 
-// A message and the files that go with it, and back again.
-export function withFiles(text, paths) {
-  return [text, paths.map((path) => `Attached: ${path}`).join("\n")].filter(Boolean).join("\n\n");
-}
-
+// A message without the lines that the host adds for the files that went with it, and their paths.
 export function takeFiles(text) {
   const lines = text.split("\n");
   const paths = [];
-  while (lines.length && /^Attached: \/attachments\/./.test(lines.at(-1))) paths.unshift(lines.pop().slice(10));
-  return { text: lines.join("\n").trimEnd(), paths };
+  for (;;) {
+    const path = /^Attached file: (\/attachments\/.+) \([\d,]+ bytes\)$/.exec(lines.at(-1) ?? "")?.[1];
+    if (!path) return { text: lines.join("\n"), paths };
+    paths.unshift(path);
+    lines.pop();
+  }
 }
 
 export function tokens(count) {

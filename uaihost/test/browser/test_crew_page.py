@@ -6,6 +6,7 @@ import json
 import time
 from typing import Any
 
+from uaihost.channel.room import _attached
 from uaihost.test.browser.browser import Browser
 from uaihost.test.browser.test_page import PageCase
 from uaihost.test.browser.tour import log_in
@@ -18,11 +19,16 @@ class CrewCase(PageCase):
 
     task_id = ""
 
+    async def setUp(self) -> None:  # type: ignore[override]
+        await super().setUp()
+        self.files: list[str] = []
+
     async def crew(self, name: str) -> Browser:
         """A browser on the chat of a new task with CREW."""
         await self.host.connect()
         self.host.pace = 0
         self.host.answers["channelDeliver"] = self.delivered
+        self.host.answers["attachmentWrite"] = self.written
         browser = await self.browser(name)
         await log_in(browser, self.plan())
         agents = [{"id": id, "label": label, "kind": "mock"} for id, label in CREW]
@@ -36,8 +42,15 @@ class CrewCase(PageCase):
 
     def delivered(self, frame: dict[str, Any]) -> dict[str, Any]:
         _, author, text = frame["args"]
-        self.message("user", author, text, frame["commandId"])
+        # As the host does it: files that came before go with the next words.
+        self.message("user", author, "\n".join([text, *self.files]), frame["commandId"])
+        self.files.clear()
         return {"ok": True, "value": {"messageId": frame["commandId"], "routedTo": []}}
+
+    def written(self, frame: dict[str, Any]) -> dict[str, Any]:
+        path, size = f"/attachments/{frame['args'][0]['filename']}", 12_345
+        self.files.append(_attached(path, size))
+        return {"ok": True, "value": {"path": path, "bytes": size}}
 
     def event(self, kind: str, **fields: Any) -> None:
         self.host.event(kind, self.task_id, kind == "channel.delta", **fields)
@@ -247,9 +260,7 @@ class ChatTests(CrewCase):
         said = self.host.heard(lambda frame: frame.get("command") == "channelDeliver")
         await browser.do("press", "#say", "Enter")
         text = (await said)["args"][2]
-        self.assertEqual(
-            text, "Do it like this.\n\nAttached: /attachments/plan.txt\nAttached: /attachments/shot.png"
-        )
+        self.assertEqual(text, "Do it like this.")
         written = [
             frame["args"][0] for frame in self.host.frames if frame.get("command") == "attachmentWrite"
         ]
