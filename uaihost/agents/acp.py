@@ -95,7 +95,7 @@ class AcpAdapter:
 
     def prompt(self, text: str) -> bytes:
         # A text that begins with `/` would be one of the program's own commands.
-        said = f" {text}" if text.startswith("/") else text
+        said = f"The message is:\n{text}" if text.lstrip().startswith("/") else text
         given = {"sessionId": self._memory.session, "prompt": [{"type": "text", "text": said}]}
         return self._request("session/prompt", given)
 
