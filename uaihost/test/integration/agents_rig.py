@@ -93,12 +93,13 @@ class World:
         return channel
 
     def stop(self) -> None:
+        # First: a host that lives has a container that is gone made again.
+        self.daemons.stop()
         for channel in self.tasks:
             for what, words in (("container", ["rm", "-f"]), ("network", ["rm"])):
                 found = channel.labelled(what)
                 if found:
                     channel.docker(what, *words, *found)
-        self.daemons.stop()
         self.api.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
