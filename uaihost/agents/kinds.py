@@ -51,11 +51,16 @@ def why_not(kinds: Sequence[Kind], programs: Collection[str], accounts: Accounts
             found[kind.name] = (
                 f"the task image has no {kind.program}; the standard image has it: UAI_TASK_IMAGE=standard"
             )
-        elif kind.provider is not None and accounts.account(kind.provider).form == "none":
-            found[kind.name] = f"nobody is signed in; on the host type: uaihost login {kind.provider}"
-        elif kind.forms and accounts.account(kind.provider or "").form not in kind.forms:
-            how = f"uaihost login {kind.provider} --api-key-file FILE"
-            found[kind.name] = f"it needs an API key; on the host type: {how}"
+        elif kind.provider is not None:
+            form = accounts.account(kind.provider).form
+            if form == "none":
+                found[kind.name] = f"nobody is signed in; on the host type: uaihost login {kind.provider}"
+            elif kind.forms and form not in kind.forms:
+                wanted = " or ".join(kind.forms)
+                found[kind.name] = (
+                    f"it needs {kind.provider} signed in by {wanted}, not by {form}; on the host type: "
+                    f"uaihost login {kind.provider} --api-key"
+                )
     return found
 
 

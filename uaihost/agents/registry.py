@@ -31,6 +31,7 @@ class Kind:
     provider: str | None = None
     title: str = ""
     forms: tuple[str, ...] = ()
+    forms: tuple[str, ...] = ()
 
 
 MOCK = Kind(mock.NAME, mock.MODELS, mock.MockAdapter)
