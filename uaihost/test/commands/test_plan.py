@@ -142,7 +142,8 @@ class ThinCommandTests(CommandCase):
         self.assertEqual(self.done(self.channel.interrupt("c", "t1", "ada")), {})
         self.assertEqual(self.done(self.channel.teardown("c", "t1")), {})
         self.assertEqual(
-            self.channels.calls[2:], ["resolve t1 ada r1 decline user once None", "interrupt t1 ada", "teardown t1"]
+            self.channels.calls[2:],
+            ["resolve t1 ada r1 decline user once None", "interrupt t1 ada", "teardown t1"],
         )
 
     def test_agents_have_distinct_ids(self) -> None:

@@ -22,6 +22,7 @@ from uaihost.web.site import LocalApi
 class FakeDaemon:
     def __init__(self) -> None:
         self.exposed: dict[str, dict[str, int]] = {}
+        self.signed_in: dict[str, tuple[str, dict[str, str]]] = {}
 
     async def status(self) -> dict[str, Any]:
         return {"tasks": sorted(self.exposed)}
@@ -40,6 +41,15 @@ class FakeDaemon:
 
     async def clean(self, dry_run: bool) -> dict[str, Any]:
         return {"removed": [], "dryRun": dry_run}
+
+    async def accounts(self) -> dict[str, Any]:
+        return {"accounts": [{"provider": name, "form": form} for name, (form, _) in self.signed_in.items()]}
+
+    async def sign_in(self, provider: str, form: str, secrets: Mapping[str, str]) -> None:
+        self.signed_in[provider] = (form, dict(secrets))
+
+    async def sign_out(self, provider: str) -> None:
+        self.signed_in.pop(provider, None)
 
 
 class ApiTests(SynchronousTestCase):
@@ -97,6 +107,25 @@ class ApiTests(SynchronousTestCase):
             status, answer = self.ask("PUT", "/api/exposed/k", body)
             self.assertEqual((status, answer["error"]["code"]), (400, "invalid_args"), body)
         self.assertEqual(self.daemon.exposed, {})
+
+    def test_signing_in_and_out(self) -> None:
+        body = {"form": "key", "secrets": {"key": "sk-1"}}
+        self.assertEqual(self.ask("PUT", "/api/accounts/codex", body), (200, {}))
+        self.assertEqual(self.daemon.signed_in, {"codex": ("key", {"key": "sk-1"})})
+        status, answer = self.ask("GET", "/api/accounts")
+        self.assertEqual((status, answer), (200, {"accounts": [{"provider": "codex", "form": "key"}]}))
+        self.assertEqual(self.ask("DELETE", "/api/accounts/codex"), (200, {}))
+        self.assertEqual(self.daemon.signed_in, {})
+        for bad in (
+            None,
+            {"form": "key"},
+            {"form": 1, "secrets": {}},
+            {"form": "key", "secrets": {"key": 1}},
+        ):
+            self.assertEqual(self.ask("PUT", "/api/accounts/codex", bad)[0], 400, bad)
+        for method, given in (("PUT", body), ("DELETE", None)):
+            status, _ = self.ask(method, "/api/accounts/codex", given, readable_only=True)
+            self.assertEqual((status, self.daemon.signed_in), (503, {}), "any local user could do it")
 
     def test_a_large_body_is_refused(self) -> None:
         status, _ = self.ask("PUT", "/api/exposed/k", {"ports": {"x" * 70_000: 1}})
