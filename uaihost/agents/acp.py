@@ -162,10 +162,10 @@ class AcpAdapter:
                 return [self._session(result)]
             case "session/new":
                 self._memory.session = str(result["sessionId"])
-                return self._opened()
+                return self._opened(result)
             case "session/load":
                 self._memory.loads = False
-                return self._opened(resumed=True)
+                return self._opened(result or {}, resumed=True)
             case "session/set_mode":
                 return [Ready(self._memory.session, False)]
             case "session/set_mode resumed":
@@ -183,10 +183,11 @@ class AcpAdapter:
             return Send(self._request("session/load", {**given, "sessionId": self._memory.session}))
         return Send(self._request("session/new", given))
 
-    def _opened(self, resumed: bool = False) -> list[AgentEvent]:
-        if self._program.mode is None:
+    def _opened(self, result: dict[str, Any], resumed: bool = False) -> list[AgentEvent]:
+        mode = self._program.mode or acp_lines.asking(result.get("modes"))
+        if mode is None:
             return [Ready(self._memory.session, resumed)]
-        given = {"sessionId": self._memory.session, "modeId": self._program.mode}
+        given = {"sessionId": self._memory.session, "modeId": mode}
         label = "session/set_mode resumed" if resumed else "session/set_mode"
         return [Send(self._request("session/set_mode", given, label))]
 
@@ -196,7 +197,7 @@ class AcpAdapter:
             case "session/load":
                 return [SessionLost(fault.text)]
             case "session/set_mode" | "session/set_mode resumed":
-                text = f"it has no mode {self._program.mode!r}, in which it asks before it acts: {fault.text}"
+                text = f"it does not take the mode in which it asks before it acts: {fault.text}"
                 return [TurnEnded("failed", Fault("refused", text))]
             case "initialize" | "session/new":
                 return [TurnEnded("failed", fault)]

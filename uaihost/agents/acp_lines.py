@@ -12,6 +12,7 @@ SILENT = frozenset(
     {"agent_thought_chunk", "user_message_chunk", "plan", "available_commands_update", "current_mode_update",
      "config_option_update", "session_info_update"}
 )  # fmt: skip
+DEFAULT = "default"
 _TITLE = 200
 _AUTH_REQUIRED = -32000
 _SIGN_IN = re.compile(r"\b401\b|api key|x-api-key|authenticat|unauthori[sz]ed|not logged in|/login", re.I)
@@ -64,6 +65,15 @@ def options(given: list[dict[str, Any]]) -> dict[str, str]:
 def choose(found: dict[str, str], accept: bool) -> str | None:
     """The option for one decision, never one for later ones; None for none."""
     return found.get("allow_once" if accept else "reject_once")
+
+
+def asking(modes: Any) -> str | None:
+    """The mode to set so that it asks before it acts: programs that have one call it `default`; some begin in
+    another. None: it is in that one, or has none."""
+    if not isinstance(modes, dict) or modes.get("currentModeId") == DEFAULT:
+        return None
+    names = [mode.get("id") for mode in modes.get("availableModes") or ()]
+    return DEFAULT if DEFAULT in names else None
 
 
 def stopped(reason: str) -> str:

@@ -31,7 +31,6 @@ class Kind:
     provider: str | None = None
     title: str = ""
     forms: tuple[str, ...] = ()
-    forms: tuple[str, ...] = ()
 
 
 MOCK = Kind(mock.NAME, mock.MODELS, mock.MockAdapter)

@@ -20,7 +20,7 @@ from typing import Any
 
 import attrs
 
-from uaihost.agents.acp_programs import opencode
+from uaihost.agents.acp_programs import opencode, own
 from uaihost.agents.adapter import (
     Adapter,
     AgentSettings,
@@ -38,6 +38,9 @@ from uaihost.interfaces import Account
 GOLDEN = Path(__file__).parent / "golden"
 MODEL_API = Path(__file__).parents[1] / "model_api"
 PORT = 8099
+# Those of the standard image.
+KINDS = ("claude", "codex", "opencode")
+ADAPTER = ("/opt/acp/bin/claude-agent-acp",)
 # Seconds after which a scenario has no end.
 LATE = 60.0
 SETTINGS = AgentSettings("a", None, "/tmp/agent", "Be kind.", "/tmp/control", "/workspace")
@@ -50,6 +53,7 @@ class Program:
     secrets: dict[str, str]
     # Scenarios that come to no end with it.
     without: frozenset[str] = frozenset()
+    env: dict[str, str] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -89,6 +93,19 @@ def programs() -> dict[str, Program]:
             made(account=Account("key", f"{address}/v1"), model="scripted"),
             {"key": "sk-scripted"},
         ),
+        # In no image of ours: record it in one that was made from ours with `npm install`.
+        "claude-agent-acp": Program(
+            partial(own, "claude-agent-acp", ADAPTER),
+            SETTINGS,
+            {},
+            env={
+                "ANTHROPIC_API_KEY": "sk-ant-api03-scripted",
+                "ANTHROPIC_BASE_URL": address,
+                "CLAUDE_CODE_EXECUTABLE": "/usr/local/bin/claude",
+                "CLAUDE_CODE_MAX_RETRIES": "2",
+            },
+            without=frozenset({"question"}),
+        ),
         "opencode": Program(
             opencode,
             made(account=Account("key", address)),
@@ -109,7 +126,7 @@ class Recording:
         secrets = {name: program.secrets[what] for name, what in start.secrets.items()}
         env = [
             word
-            for name, value in {**start.env, **secrets}.items()
+            for name, value in {**start.env, **secrets, **program.env}.items()
             if value
             for word in ("-e", f"{name}={value}")
         ]
@@ -191,13 +208,20 @@ def _short(value: Any) -> Any:
 
 
 def version(docker: list[str], image: str, program: str) -> str:
+    command = [program, image, "--version"]
+    if program == "claude-agent-acp":
+        command = [
+            "cat",
+            image,
+            "/opt/acp/lib/node_modules/@agentclientprotocol/claude-agent-acp/package.json",
+        ]
     said = subprocess.run(
-        [*docker, "run", "--rm", "-e", "HOME=/tmp", "--entrypoint", program, image, "--version"],
+        [*docker, "run", "--rm", "-e", "HOME=/tmp", "--entrypoint", *command],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    found = re.search(r"\d+\.\d+\.\d+", said)
+    found = re.search(r"(?<!@)\b\d+\.\d+\.\d+", said)
     assert found, said
     return found[0]
 
@@ -206,7 +230,7 @@ def main(argv: list[str]) -> None:
     image, only = argv[0], argv[2:]
     docker = ["docker", *(["-H", argv[1]] if len(argv) > 1 else [])]
     for name, program in programs().items():
-        if only and name not in only:
+        if name not in (only or KINDS):
             continue
         folder = GOLDEN / f"{name}-{version(docker, image, name)}"
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import attrs
 from twisted.trial.unittest import TestCase
 
-from uaihost.agents.acp_programs import opencode
+from uaihost.agents.acp_programs import opencode, own
 from uaihost.agents.adapter import Adapter, PermissionAsked, SessionLost
 from uaihost.agents.claude import ClaudeAdapter
 from uaihost.agents.codex import CodexAdapter
 from uaihost.interfaces import Account
 from uaihost.test.agents.conformance import Conformance, TellsLimits
-from uaihost.test.agents.record import SETTINGS
+from uaihost.test.agents.record import ADAPTER, SETTINGS
 
 
 class ClaudeTests(Conformance, TellsLimits, TestCase):
@@ -107,3 +107,18 @@ class OpencodeTests(Conformance, TestCase):
         adapter.open(None)
         (send,) = adapter.feed(b'{"jsonrpc": "2.0", "id": 1, "result": {"agentCapabilities": {}}}')
         self.assertIn('"cwd": "/workspace"', str(send))
+
+
+class AgentAcpTests(Conformance, TestCase):
+    """Another that speaks the protocol, as an owner would name it: it begins in a mode that asks nothing."""
+
+    folder = "claude-agent-acp-0.101.0"
+    without = frozenset({"question"})
+    bad_request = "other"
+
+    def make(self, memory: str = "") -> Adapter:
+        return own("claude-agent-acp", ADAPTER, SETTINGS, memory)
+
+    def test_it_is_told_to_ask(self) -> None:
+        said = [text for direction, text in self.lines(self.path("answer")) if direction == "in"]
+        self.assertTrue([text for text in said if "session/set_mode" in text and '"default"' in text], said)
