@@ -94,6 +94,7 @@ class ScriptedHost:
         self.upstreams: dict[str, Upstream] = {}
         self.socket: Any = None
         self.close: tuple[int | None, str | None] | None = None
+        self._steps: list[Any] = []
         self.gone: Deferred[None] = Deferred()
         self.seq = 0
         self._next: str | None = None
@@ -145,7 +146,10 @@ class ScriptedHost:
         self.gone.callback(None)
 
     async def leave(self) -> None:
-        """Close and wait until it is closed."""
+        """Close and wait until it is closed; what the script had still to do is not done."""
+        for step in self._steps:
+            if step.active():
+                step.cancel()
         if self.socket is not None:
             self.socket.sendClose(1000)
             await self.gone
@@ -228,7 +232,7 @@ class ScriptedHost:
 
     def later(self, steps: float, do: Callable[..., object], *args: Any, **fields: Any) -> None:
         """`do` after some steps of the script."""
-        self.reactor.callLater(steps * self.pace, do, *args, **fields)
+        self._steps.append(self.reactor.callLater(steps * self.pace, do, *args, **fields))
 
     def _do_taskUp(self, command_id: str, up: dict[str, Any]) -> None:
         task_id = up["task"]["id"]
