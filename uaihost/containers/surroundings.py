@@ -1,7 +1,7 @@
 """What is around tasks on this machine: its addresses, its gateways, other tasks' networks, its namespaces.
 
-Read from /proc, so on Linux alone; elsewhere nothing is found. Parsing is pure. It must not know what is done
-with it.
+Read from /proc and /sys, so on Linux alone; elsewhere nothing is found. Parsing is pure. It must not know
+what is done with it.
 """
 
 from __future__ import annotations
@@ -37,11 +37,13 @@ class Route:
 
 @attrs.frozen
 class Surroundings:
-    """addresses: this machine's own (IPv4), without loopback; namespaces: of this process, by name."""
+    """addresses: this machine's own (IPv4), without loopback; namespaces: of this process, by name; empty:
+    the tasks' bridges that no container is behind."""
 
     addresses: tuple[str, ...]
     routes: tuple[Route, ...]
     namespaces: dict[str, str]
+    empty: frozenset[str] = frozenset()
 
     def around(self) -> list[str]:
         """Addresses of the machine's gateways, nearest first: they stand for the networks around it."""
@@ -67,12 +69,16 @@ class Surroundings:
         return sorted(self.addresses, key=behind)
 
     def neighbours(self, bridge: str) -> list[str]:
-        """Where containers of other tasks are: a network's first address is its bridge's, the next theirs."""
-        return [
-            str(route.network.network_address + 2)
+        """Where containers of other tasks are, those of empty networks last: a network's first address is its
+        bridge's, the next theirs.
+        """
+        others = [
+            route
             for route in self.routes
             if route.interface.startswith(BRIDGE_PREFIX) and route.interface != bridge
         ]
+        others.sort(key=lambda route: route.interface in self.empty)
+        return [str(route.network.network_address + 2) for route in others]
 
     def has(self, interface: str) -> bool:
         """Whether a network of this machine is attached by `interface`."""
@@ -106,12 +112,16 @@ def _address(word: str) -> str:
     return socket.inet_ntoa(struct.pack("=I", int(word, 16)))
 
 
-def look(root: Path = Path("/proc")) -> Surroundings:
-    """What /proc says now. Blocks for a few files that the kernel makes up."""
+def look(root: Path = Path("/proc"), devices: Path = Path("/sys/class/net")) -> Surroundings:
+    """What /proc and /sys say now. Blocks for a few files that the kernel makes up."""
+    found = routes(_text(root / "net" / "route"))
+    bridges = {route.interface for route in found if route.interface.startswith(BRIDGE_PREFIX)}
+    empty = {name for name in bridges if _text(devices / name / "operstate").strip() == "down"}
     return Surroundings(
         own_addresses(_text(root / "net" / "fib_trie")),
-        routes(_text(root / "net" / "route")),
+        found,
         _namespaces(root / "self" / "ns", NAMESPACES),
+        frozenset(empty),
     )
 
 

@@ -62,6 +62,10 @@ class SurroundingsTests(TestCase):
         self.assertTrue(self.found.has("uai-00000001"))
         self.assertFalse(self.found.has("uai-00000003"))
 
+    def test_a_neighbour_is_looked_for_where_containers_are(self) -> None:
+        found = Surroundings((), self.found.routes, {}, frozenset({"uai-00000001"}))
+        self.assertEqual(found.neighbours("uai-00000009"), ["10.213.7.34", "10.213.7.18"])
+
     def test_without_proc_nothing_is_found(self) -> None:
         self.assertEqual(surroundings.look(Path("/nowhere")), Surroundings((), (), {}))
 
@@ -72,8 +76,17 @@ class SurroundingsTests(TestCase):
         (root / "net" / "fib_trie").write_text(TRIE)
         (root / "net" / "route").write_text(ROUTES)
         (root / "self" / "ns" / "net").symlink_to("net:[7]")
+        for name, state in (("uai-00000001", "up"), ("uai-00000002", "down"), ("docker0", "down")):
+            (root / name).mkdir()
+            (root / name / "operstate").write_text(f"{state}\n")
         self.assertEqual(
-            surroundings.look(root), Surroundings(self.found.addresses, self.found.routes, {"net": "net:[7]"})
+            surroundings.look(root, root),
+            Surroundings(
+                self.found.addresses,
+                self.found.routes,
+                {"net": "net:[7]"},
+                frozenset({"uai-00000002"}),
+            ),
         )
 
     @given(strategies.text(alphabet="0123456789ABCDEFeth \t\n", max_size=300))
