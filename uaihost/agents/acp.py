@@ -44,13 +44,15 @@ class AcpProgram:
 
     start: what starts it, given the agent's settings and the conversation to go on with. mode: the session
     mode in which it asks before it acts, None where it does so by itself or by what it is started with.
-    cwd: where its sessions are, in place of the task's first project.
+    cwd: where its sessions are, in place of the task's first project. sign_in: what a person does when
+    nobody is signed in.
     """
 
     name: str
     start: Callable[[AgentSettings], Start]
     mode: str | None = None
     cwd: str | None = None
+    sign_in: str = ""
 
 
 @attrs.define
@@ -192,7 +194,7 @@ class AcpAdapter:
         return [Send(self._request("session/set_mode", given, label))]
 
     def _refused(self, asked: str, error: dict[str, Any]) -> list[AgentEvent]:
-        fault = acp_lines.fault(error)
+        fault = attrs.evolve(acp_lines.fault(error), sign_in=self._program.sign_in)
         match asked:
             case "session/load":
                 return [SessionLost(fault.text)]

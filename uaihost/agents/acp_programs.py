@@ -22,6 +22,7 @@ OPENCODE_MODELS = (
     "anthropic/claude-haiku-4-5",
 )
 INSTRUCTIONS = "instructions.md"
+_SIGN_IN = "On the host type: uaihost login claude --api-key"
 # It needs a folder of settings that it can write; what an earlier command wrote there must not count.
 _CLEAN = 'rm -rf "$XDG_CONFIG_HOME" "$HOME/.opencode"; cd "$0" && exec "$@"'
 # Whatever it is told, OpenCode runs the plugins of the folder it works in and of those above it. So it works
@@ -46,12 +47,14 @@ _ENVIRONMENT = {
 
 def opencode(settings: AgentSettings, memory: str = "") -> AcpAdapter:
     """OpenCode, with the owner's API key of Claude."""
-    return AcpAdapter(settings, memory, AcpProgram(OPENCODE, _opencode, cwd=ABOVE))
+    program = AcpProgram(OPENCODE, _opencode, cwd=ABOVE, sign_in=_SIGN_IN)
+    return AcpAdapter(settings, memory, program)
 
 
 def own(name: str, command: Sequence[str], settings: AgentSettings, memory: str = "") -> AcpAdapter:
     """A program that the owner has named."""
-    return AcpAdapter(settings, memory, AcpProgram(name, partial(_own, tuple(command))))
+    sign_in = f"Sign in as {name} wants it, in the task's terminal"
+    return AcpAdapter(settings, memory, AcpProgram(name, partial(_own, tuple(command)), sign_in=sign_in))
 
 
 def _opencode(settings: AgentSettings) -> Start:

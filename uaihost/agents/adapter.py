@@ -77,11 +77,13 @@ class Answer:
 @attrs.frozen
 class Fault:
     """Why a turn failed. text: one sentence for people, the vendor's words included; resets_at: milliseconds
-    since the epoch, for a quota whose end was told."""
+    since the epoch, for a quota whose end was told; sign_in: what a person does where the account has not the
+    agent's kind for a name."""
 
     kind: FaultKind
     text: str
     resets_at: int | None = None
+    sign_in: str = ""
 
 
 @attrs.frozen

@@ -43,8 +43,9 @@ def advice(agent_id: str, kind: str, fault: Fault, until: str = "") -> str:
                 f"It goes on by itself at {until}. To try at once write: {again}"
             )
         case "signed-out":
+            sign_in = fault.sign_in or f"On the host type: uaihost login {kind}"
             return (
-                f"@{agent_id} is not signed in: {text}\nOn the host type: uaihost login {kind}\n"
+                f"@{agent_id} is not signed in: {text}\n{sign_in}\n"
                 f"Then it goes on by itself, also with what waits for it. To try at once write: {again}"
             )
         case "overloaded":

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import TestCase
 
-from uaihost.agents import framing, mock, turn
+from uaihost.agents import faults, framing, mock, turn
 from uaihost.agents.adapter import (
     AgentSettings,
     Answer,
@@ -100,6 +100,15 @@ class RecoveryTests(TestCase):
         reason = exit_reason(1, "\n".join(f"line {n}" for n in range(100)))
         self.assertIn("line 99", reason)
         self.assertNotIn("line 91\n", reason)
+
+
+class AdviceTests(TestCase):
+    def test_a_sign_in_is_named_as_the_program_has_it(self) -> None:
+        said = faults.advice("a", "claude", Fault("signed-out", "no"))
+        self.assertIn("On the host type: uaihost login claude\n", said)
+        said = faults.advice("a", "own", Fault("signed-out", "no", sign_in="Ask its maker"))
+        self.assertIn("Ask its maker\n", said)
+        self.assertNotIn("uaihost login", said)
 
 
 class FramingTests(TestCase):

@@ -9,6 +9,9 @@ from uaihost.test.integration.agents_rig import KEY, TOKEN, AgentsCase, Channel,
 
 # A command that is asked for and goes on until it is killed.
 ENDLESS = "python3 -c 'import time; time.sleep(4321)'"
+# Seconds until a task is back whose container died: its rules are set anew, which waits for other daemons' of
+# this machine.
+COMES_BACK = 120.0
 CLEAN = """
 for place in /tmp /home/dev /workspace/*; do ls -d $place/ran-* 2>/dev/null; done; true
 """
@@ -154,9 +157,9 @@ class Proofs(AgentsCase):
         kill()
         if name != "daemon":
             # Before its death is noticed a decision goes to the dead, who may have heard it.
-            chat.until("a new start", lambda: "starting" in chat.states(self.kind, last))
+            chat.until("a new start", lambda: "starting" in chat.states(self.kind, last), COMES_BACK)
         chat.decide(asked)
-        chat.heard(self.kind, f"{name} survived", before)
+        chat.heard(self.kind, f"{name} survived", before, COMES_BACK)
         chat.resting(self.kind)
         self.assertEqual(chat.read(f"{name}.txt"), f"{name}\n")
         self.assertEqual(len(chat.of("permission.requested", self.kind, before)), 1, "a second card")

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from uaihost.test.integration.agents_proofs import ENDLESS
-from uaihost.test.integration.agents_rig import AgentsCase, Channel, agent, gone
+from uaihost.test.integration.agents_proofs import COMES_BACK, ENDLESS
+from uaihost.test.integration.agents_rig import KEY, AgentsCase, Channel, agent, gone
 from uaihost.test.integration.test_agents_claude import plant
 
 NAME = "opencode"
@@ -84,6 +84,19 @@ class OpenCodeTests(AgentsCase):
             self.assertTrue(gone(lambda: chat.processes("time.sleep(4321)")), "the command goes on")
             chat.answer(NAME, "say:I listen again", "I listen again")
 
+    def test_an_unknown_key_says_whose_it_is(self) -> None:
+        with self.chat() as chat:
+            before = chat.say(f"@{NAME} fail:401")
+            chat.heard("system", "uaihost login claude --api-key", before)
+            chat.resting(NAME)
+            self.world.api.well = True
+            try:
+                self.world.sign_in("claude", KEY)
+                chat.heard(NAME, "well again", before)
+                chat.resting(NAME)
+            finally:
+                self.world.api.well = False
+
     def test_a_killed_container_goes_on_with_what_was_asked(self) -> None:
         with self.chat() as chat:
             chat.answer(NAME, "say:remember the heron", "remember the heron")
@@ -91,9 +104,9 @@ class OpenCodeTests(AgentsCase):
             asked = chat.asked(NAME)
             last = len(chat.events())
             chat.docker("kill", chat.container)
-            chat.until("a new start", lambda: "starting" in chat.states(NAME, last))
+            chat.until("a new start", lambda: "starting" in chat.states(NAME, last), COMES_BACK)
             chat.decide(asked)
-            chat.heard(NAME, "it survived", before)
+            chat.heard(NAME, "it survived", before, COMES_BACK)
             chat.resting(NAME)
             self.assertEqual(chat.read("again.txt"), "again\n")
             self.assertEqual(len(chat.of("permission.requested", NAME, before)), 1, "a second card")
