@@ -137,7 +137,11 @@ function openTunnel(tunnel, fields, whole) {
   const tunnelId = `t${next++}`;
   tunnels.set(tunnelId, tunnel);
   tunnel.end = () => send({ kind: "tunnel.requestEnd", tunnelId });
-  tunnel.stop = () => send({ kind: "tunnel.close", tunnelId });
+  tunnel.stop = () => {
+    send({ kind: "tunnel.close", tunnelId });
+    // Its head may not have come yet.
+    tunnel.ack({ ok: false, reason: "done" });
+  };
   tunnel.write = (data) => {
     send({ kind: "tunnel.data", tunnelId });
     return sendBinary(data, WORDS.includes("compress"));
@@ -163,7 +167,7 @@ function openStream(tunnel, fields, whole) {
   tunnel.end = () => stream.end();
   tunnel.stop = () => {
     stream.reset(1, "done");
-    tunnel.close("done");
+    heard.reset(1, "done");
   };
   return tunnel;
 }

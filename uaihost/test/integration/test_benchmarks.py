@@ -40,7 +40,12 @@ class CommandTests(SynchronousTestCase):
         words += ["--document", str(document.resolve()), "--without", "OpenSSH", "--without", "revision 1"]
         # The editor is measured by the browser's tests.
         words += ["--without", "off", "--without", "Chromium"]
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        try:
+            done = subprocess.run(
+                words, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            self.fail(f"not done after {PATIENCE} s: {error.stdout!r} {error.stderr!r}"[-4000:])
         self.assertEqual(done.returncode, 0, done.stdout[-2000:] + done.stderr[-2000:])
         lanes = json.loads(samples.read_text())["lanes"]
         self.assertEqual(set(lanes), {MUX.name})
