@@ -19,7 +19,6 @@ TOOLS = {
     "children",
     "paths",
     "exits",
-    "proofs",
     "staged",
     "unix",
     "descriptors",
