@@ -54,6 +54,12 @@ class Settings:
     budget_turns: int
     budget_tokens: int
     budget_minutes: int
+    github_url: str
+    github_api_url: str
+    github_client_id: str | None
+    github_client_secret: str | None = attrs.field(repr=False)
+    secrets_source: str
+    co_author: bool
 
     @property
     def reachable(self) -> tuple[str, ...]:
@@ -105,6 +111,7 @@ def load(
             text, source = found
             values[setting.name] = _value(setting, text, source)
     bridge_port = values.get("bridge_port", DEFAULT_BRIDGE_PORT)
+    github = values.get("github_url", "https://github.com")
     return Settings(
         token=values.get("token", ""),
         cloud_url=values.get("cloud_url", f"ws://127.0.0.1:{bridge_port}/host"),
@@ -133,6 +140,12 @@ def load(
         budget_turns=values.get("budget_turns", 40),
         budget_tokens=values.get("budget_tokens", 5_000_000),
         budget_minutes=values.get("budget_minutes", 240),
+        github_url=github,
+        github_api_url=values.get("github_api_url") or _github_api(github),
+        github_client_id=values.get("github_client_id"),
+        github_client_secret=values.get("github_client_secret"),
+        secrets_source=values.get("secrets_source", "auto"),
+        co_author=values.get("co_author", True),
     )
 
 
@@ -223,6 +236,11 @@ def _toml(
     if unknown:
         raise SettingError(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(_BY_NAME)}")
     return file, path
+
+
+def _github_api(url: str) -> str:
+    """GitHub's own is a host of its own; a GitHub Enterprise Server has it below its address."""
+    return "https://api.github.com" if url == "https://github.com" else f"{url}/api/v3"
 
 
 def _default_data(environ: Mapping[str, str], home: Path, root: bool) -> Path:

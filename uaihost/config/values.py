@@ -164,3 +164,37 @@ def hours(text: str) -> float:
     if not 0.01 <= value <= 24 * 366:
         raise ValueError
     return value * 3600
+
+
+def origin(text: str) -> str:
+    """An https address without path."""
+    if urlsplit(text).path not in ("", "/"):
+        raise ValueError
+    return api(text)
+
+
+def api(text: str) -> str:
+    """An https address, without a slash at its end."""
+    parts = urlsplit(text)
+    plain = parts.scheme == "https" and parts.hostname and not parts.username and not parts.password
+    if not plain or parts.query or parts.fragment or parts.port == 0 or not text.isprintable() or " " in text:
+        raise ValueError
+    return text.rstrip("/")
+
+
+def client_id(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", text):
+        raise ValueError
+    return text
+
+
+def secrets_source(text: str) -> str:
+    if text not in ("auto", "file", "keyring", "systemd"):
+        raise ValueError
+    return text
+
+
+def switch(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise ValueError
+    return text == "on"

@@ -55,6 +55,13 @@ BAD = [
     ("budget_turns", "many"),
     ("budget_tokens", "1.5"),
     ("budget_minutes", "1h"),
+    ("github_url", "http://github.com"),
+    ("github_url", "https://ghe.example/api"),
+    ("github_api_url", "https://user@ghe.example"),
+    ("github_client_id", "a b"),
+    ("github_client_secret", "a b"),
+    ("secrets_source", "vault"),
+    ("co_author", "yes"),
 ]
 
 
@@ -116,6 +123,14 @@ class LoadTests(TestCase):
     def test_a_gateway_on_loopback_opens_nothing_of_this_machine(self) -> None:
         for url in ("http://127.0.0.1:8099", "http://[::1]:8099", "http://localhost", "http://a.localhost:1"):
             self.assertEqual(self.load({"UAI_CLAUDE_BASE_URL": url}).reachable, ())
+
+    def test_where_github_answers_follows_from_its_address(self) -> None:
+        self.assertEqual(self.load({}).github_api_url, "https://api.github.com")
+        own = self.load({"UAI_GITHUB_URL": "https://ghe.example:8443/"})
+        self.assertEqual(own.github_api_url, "https://ghe.example:8443/api/v3")
+        self.assertEqual(
+            self.load({"UAI_GITHUB_API_URL": "https://a.example/x/"}).github_api_url, "https://a.example/x"
+        )
 
     def test_hours_become_seconds(self) -> None:
         self.assertEqual(self.load({"UAI_PERMISSION_EXPIRY": "0.5"}).permission_expiry, 1800)

@@ -19,6 +19,7 @@ TOOLS = {
     "children",
     "paths",
     "exits",
+    "proofs",
     "staged",
     "unix",
     "descriptors",

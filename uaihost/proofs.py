@@ -1,0 +1,82 @@
+"""What git, gh and ssh prove themselves with: the protocols that the credentials' room provides to others.
+
+Structural (`typing.Protocol`), like those of `interfaces`; they come from a room that holds every secret and
+never give away more than what is asked for here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import attrs
+
+
+@attrs.frozen
+class Grant:
+    """What credentials may be used for. user_id: whose they are; task_id: where they are used; repositories:
+    the addresses of the task's projects, https or ssh, beyond which nothing is proved."""
+
+    user_id: str
+    task_id: str
+    repositories: tuple[str, ...]
+
+
+class Tokens(Protocol):
+    """Users' access to GitHub (credentials.github)."""
+
+    def login(self, user_id: str) -> str | None:
+        """The name that the user is connected by; None when not connected. From memory."""
+
+    def host(self, user_id: str) -> str | None:
+        """The host that the user's tokens are for, say `github.com`; None when not connected. From memory."""
+
+    async def access(self, user_id: str, *, renew: bool = False) -> str:
+        """An access token that lasts for the next minutes; with `renew`, another than was refused just now.
+
+        One exchange at a time per user, however many ask.
+
+        Raises:
+            HostError: `unavailable`, with the reason and what to do.
+        """
+
+    def refused(self, user_id: str, token: str) -> None:
+        """The server did not take `token`: the next `access` brings another one."""
+
+
+class SshKeys(Protocol):
+    """Users' SSH keys, ed25519 (credentials.ssh_keys)."""
+
+    async def public(self, user_id: str) -> bytes | None:
+        """The public key's blob (RFC 8709, section 4); None when the user has no key."""
+
+    async def sign(self, user_id: str, data: bytes) -> bytes:
+        """The signature's blob over `data` (RFC 8709, section 6).
+
+        Raises:
+            HostError: `not_found`, the user has no key; `unavailable`, it cannot be opened.
+        """
+
+
+@attrs.frozen
+class Reach:
+    """How one run of the host's git proves who it is. settings: further `-c name=value`; env: further
+    environment. Neither holds a secret."""
+
+    settings: tuple[str, ...] = ()
+    env: Mapping[str, str] = attrs.field(factory=dict)
+
+
+class Broker(Protocol):
+    """Proofs for tasks and for the host's own git (credentials.broker)."""
+
+    async def open(self, grant: Grant) -> None:
+        """The task's sockets, from before its container starts; one that has them gets the new grant."""
+
+    async def close(self, task_id: str) -> None:
+        """They go; none is no error."""
+
+    def reach(self, user_id: str, url: str) -> AbstractAsyncContextManager[Reach]:
+        """For git on the host and this one repository; ends with the block. Empty when the user has nothing
+        that would help there."""
