@@ -38,6 +38,7 @@ from uaihost.state import tasks as task_rows
 from uaihost.state.database import Database
 from uaihost.web.lag import ReactorLag
 from uaihost.web.listeners import LocalListeners
+from uaihost.web.site import Verb
 from uaihost.wire import frames, mux
 
 log = Logger()
@@ -118,6 +119,11 @@ class Host(StagedService):
     async def sign_out(self, provider: str) -> None:
         """Forget a sign-in."""
         await self._rooms.accounts.remove(provider)
+
+    @property
+    def verbs(self) -> Mapping[str, Verb]:
+        """What the owner's programs may ask for by name."""
+        return self._rooms.verbs
 
     def _used(self, row: dict[str, Any]) -> dict[str, Any]:
         usage = self._rooms.resources.last(row["id"])

@@ -5,7 +5,7 @@ It decides who is given whom; `app` decides when each begins and ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,8 @@ class Rooms:
 
     def __init__(self, ground: Ground, agents: AgentRegistry, services: Callable[[], dict[str, int]]) -> None:
         reactor, settings, folders = ground.reactor, ground.settings, ground.folders
+        # What the owner's programs ask for by name: arguments and answers are JSON objects.
+        self.verbs: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {}
         database, journal = ground.database, ground.journal
         self._ground = ground
         files = ground.threads("files", FILE_THREADS)

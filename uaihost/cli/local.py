@@ -105,6 +105,22 @@ def ask(control: Path, method: str, path: str, body: Any = None, patience: float
     return answer
 
 
+def daemon(method: str, path: str, body: Any = None, patience: float = 30.0) -> Any:
+    """The daemon's answer; HostError when none runs, or with its refusal."""
+    answer = ask(Folders(settings().data_dir).control_socket, method, path, body, patience)
+    if answer is None:
+        raise HostError(
+            ErrorCode.UNAVAILABLE,
+            "no host is running here; start one with `uaihost up`, and type this again in another terminal",
+        )
+    return answer
+
+
+def verb(name: str, words: dict[str, Any], patience: float = 30.0) -> Any:
+    """Ask the running daemon for one of its verbs by name; errors as those of `daemon`."""
+    return daemon("POST", f"/api/verbs/{quote(name, safe='')}", words, patience)
+
+
 def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
     """The result of a coroutine that waits for nothing, because its blocking calls are made inline."""
     try:

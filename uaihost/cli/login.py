@@ -16,9 +16,8 @@ from urllib.parse import quote
 import click
 
 from uaihost.cli import interactive
-from uaihost.cli.local import ask, settings
+from uaihost.cli.local import daemon
 from uaihost.errors import ErrorCode, HostError
-from uaihost.paths import Folders
 
 PROVIDERS = ("claude", "codex")
 # Bytes that a file with a key may have: it holds one line.
@@ -91,17 +90,6 @@ def accounts(as_json: bool) -> None:
     click.echo("")
     for kind in answer["kinds"]:
         click.echo(f"@{kind['kind']:<9}{'works' if kind['problem'] is None else kind['problem']}")
-
-
-def daemon(method: str, path: str, body: Any = None) -> Any:
-    """The daemon's answer; HostError when none runs."""
-    answer = ask(Folders(settings().data_dir).control_socket, method, path, body)
-    if answer is None:
-        raise HostError(
-            ErrorCode.UNAVAILABLE,
-            "no host is running here; start one with `uaihost up`, and type this again in another terminal",
-        )
-    return answer
 
 
 def _account(account: dict[str, Any], now: float) -> str:

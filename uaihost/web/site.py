@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from klein import Klein
@@ -35,8 +35,16 @@ _STATUS = {
 }
 
 
+# What a verb takes and answers: JSON objects. It raises HostError.
+Verb = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
 class Daemon(Protocol):
     """What the API needs of the running host."""
+
+    @property
+    def verbs(self) -> Mapping[str, Verb]:
+        """What the owner may ask for by name, say `github.status`; who does it checks the words."""
 
     async def status(self) -> dict[str, Any]:
         """What is going on, as JSON-able values."""
@@ -161,6 +169,19 @@ class LocalApi:
         except HostError as error:
             return _refuse(request, error)
         return _json(request, {})
+
+    @app.route("/api/verbs/<name>", methods=["POST"])
+    async def verb(self, request: Request, name: str) -> bytes:
+        try:
+            self._guard(request, changes=True)
+            verb = self._daemon.verbs.get(name)
+            if verb is None:
+                raise HostError(
+                    ErrorCode.NOT_FOUND, f"this host knows no {name[:64]!r}; is it older than you?"
+                )
+            return _json(request, await verb(_body(request)))
+        except HostError as error:
+            return _refuse(request, error)
 
     def _guard(self, request: Request, *, changes: bool) -> None:
         if not self._readable_only:

@@ -23,6 +23,12 @@ class FakeDaemon:
     def __init__(self) -> None:
         self.exposed: dict[str, dict[str, int]] = {}
         self.signed_in: dict[str, tuple[str, dict[str, str]]] = {}
+        self.verbs = {"greet": self.greet}
+
+    async def greet(self, words: dict[str, Any]) -> dict[str, Any]:
+        if "name" not in words:
+            raise HostError(ErrorCode.INVALID_ARGS, "expected a name")
+        return {"said": f"hello {words['name']}"}
 
     async def status(self) -> dict[str, Any]:
         return {"tasks": sorted(self.exposed)}
@@ -126,6 +132,13 @@ class ApiTests(SynchronousTestCase):
         for method, given in (("PUT", body), ("DELETE", None)):
             status, _ = self.ask(method, "/api/accounts/codex", given, readable_only=True)
             self.assertEqual((status, self.daemon.signed_in), (503, {}), "any local user could do it")
+
+    def test_verbs_are_asked_for_by_name(self) -> None:
+        answer = self.ask("POST", "/api/verbs/greet", {"name": "you"})
+        self.assertEqual(answer, (200, {"said": "hello you"}))
+        self.assertEqual(self.ask("POST", "/api/verbs/greet", {})[0], 400)
+        self.assertEqual(self.ask("POST", "/api/verbs/other", {})[0], 404)
+        self.assertEqual(self.ask("POST", "/api/verbs/greet", {"name": "you"}, readable_only=True)[0], 503)
 
     def test_a_large_body_is_refused(self) -> None:
         status, _ = self.ask("PUT", "/api/exposed/k", {"ports": {"x" * 70_000: 1}})
