@@ -38,6 +38,7 @@ setup(
         "click>=8.2",
         "cryptography>=46",
         "docker>=7.2",
+        "graphql-core>=3.3",
         "h11>=0.16",
         "isal>=1.9",
         "klein>=24.8",
