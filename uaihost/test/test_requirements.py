@@ -49,6 +49,7 @@ _MODULES = {
     "attr": "attrs",
     "zope": "zope.interface",
     "ulid": "python-ulid",
+    "graphql": "graphql-core",
     "prometheus_client": "prometheus-client",
     "OpenSSL": "twisted",
     "service_identity": "twisted",
