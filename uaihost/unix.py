@@ -1,23 +1,35 @@
-"""The only way from this host to a Unix socket that a container may have replaced.
+"""Unix sockets between this host and containers. It knows sockets and not what is said on them.
 
-What a container can write may be a link to any socket of this machine, the engine's for example. So a socket
-is opened as itself, without following anything, and then connected to by its descriptor: whoever exchanges
-the name in between changes nothing. It knows sockets and not what is said on them.
+The only way to one that a container may have replaced: what a container can write may be a link to any socket
+of this machine, the engine's for example. So a socket is opened as itself, without following anything, and then
+connected to by its descriptor: whoever exchanges the name in between changes nothing.
+
+And the way to listen on one whose name goes the moment it is closed: Twisted removes the name one turn of the
+reactor after it was told to stop. By then it may be a successor's, or its folder is gone, and the failed removal
+leaves the descriptor open for good.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import UNIXClientEndpoint
-from twisted.internet.error import getConnectError
-from twisted.internet.interfaces import IConnector, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.error import ConnectionDone, getConnectError
+from twisted.internet.interfaces import (
+    IConnector,
+    IListeningPort,
+    IProtocolFactory,
+    IStreamClientEndpoint,
+)
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from uaihost.errors import ErrorCode, HostError
@@ -130,3 +142,38 @@ class _Plain:
         connector = _Connector(address, factory, timeout, self._reactor, checkPID)
         connector.connect()
         return connector
+
+
+_DONE = Failure(ConnectionDone())
+
+# Connections that wait to be accepted: a package manager opens dozens at once.
+_BACKLOG = 128
+
+# path, factory and mode of the socket's file; raises OSError or CannotListenError.
+Listen = Callable[[Path, IProtocolFactory, int], IListeningPort]
+
+
+class NamedPort(unix.Port):
+    """The listening side."""
+
+    def stopListening(self, connDone: Any = _DONE) -> Any:
+        # Whatever is at its place by now, or nothing: the descriptor has to be closed all the same.
+        with contextlib.suppress(OSError):
+            Path(os.fsdecode(self._bindPath)).unlink()
+        return self.loseConnection(connDone)
+
+    def connectionLost(self, reason: Failure) -> None:
+        # Past unix.Port's, which would remove the name.
+        tcp.Port.connectionLost(self, reason)
+
+
+def listener(reactor: Any) -> Listen:
+    """How sockets are made on `reactor`; a name that is there already is replaced."""
+
+    def start(path: Path, factory: IProtocolFactory, mode: int) -> IListeningPort:
+        path.unlink(missing_ok=True)
+        port = NamedPort(os.fsencode(path), factory, _BACKLOG, mode, reactor)
+        port.startListening()
+        return port
+
+    return start

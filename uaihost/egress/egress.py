@@ -15,14 +15,13 @@ from typing import Any, Literal
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IHostnameResolver, IListeningPort
 
-from uaihost.egress import sockets
 from uaihost.egress.dial import Dialler
 from uaihost.egress.policy import Policy
 from uaihost.egress.proxy import Door, Doors
 from uaihost.egress.refusals import OnBlocked, Refusals, Traffic
-from uaihost.egress.sockets import Listen
 from uaihost.errors import ErrorCode, HostError
 from uaihost.paths import SOCKET_LIMIT, Folders
+from uaihost.unix import Listen, listener
 
 SOCKET_NAME = "egress.sock"
 # Where the relay in the container takes connections for the socket (shim/relay.py).
@@ -57,7 +56,7 @@ class Egress:
         self._refusals = Refusals(reactor, on_blocked)
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._doors = Doors(reactor, Dialler(reactor, policy, resolver), self._refusals, descriptors)
-        self._listen = listen or sockets.listen(reactor)
+        self._listen = listen or listener(reactor)
         self._open: dict[str, tuple[IListeningPort, Door]] = {}
 
     @property
