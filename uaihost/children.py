@@ -52,17 +52,35 @@ class Finished:
     timed_out: bool
 
 
+@attrs.frozen
+class Last:
+    """What a child does as the last thing before exec, where little may be done.
+
+    keeps: descriptors that are still open then; `call` closes them.
+    """
+
+    call: Callable[[], None]
+    keeps: tuple[int, ...] = ()
+
+
 class _GroupLeader(Process):
     """A process in a group of its own; only then can a signal reach all that it started."""
+
+    def __init__(self, *args: Any, last: Last | None) -> None:
+        self._last = last
+        super().__init__(*args)
 
     def _trySpawnInsteadOfFork(self, *args: Any, **kwargs: Any) -> bool:
         return False  # Twisted's posix_spawn path has no room for the process group.
 
-    def _setupChild(self, *args: Any, **kwargs: Any) -> None:
+    def _setupChild(self, fdmap: dict[int, int]) -> None:
         os.setpgid(0, 0)
         if _prctl is not None:
             _prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-        super()._setupChild(*args, **kwargs)
+        kept = () if self._last is None else self._last.keeps
+        super()._setupChild(fdmap | {descriptor: descriptor for descriptor in kept})
+        if self._last is not None:
+            self._last.call()
 
 
 class _Child(ProcessProtocol):
@@ -165,6 +183,7 @@ async def run(
     on_err: Callable[[bytes], None] | None = None,
     uid: int | None = None,
     gid: int | None = None,
+    last: Last | None = None,
 ) -> Finished:
     """Run `argv` (no shell) to its end.
 
@@ -177,6 +196,8 @@ async def run(
         limit: bytes of output kept of each stream.
         on_err: is given each piece of standard error as it comes, for progress.
         uid, gid: run as another user; needs root.
+        last: what the child does before it becomes the program; when that fails there is no program, and the
+            status is 1.
 
     Raises:
         FileNotFoundError: there is no such program.
@@ -194,6 +215,7 @@ async def run(
         child,
         uid,
         gid,
+        last=last,
     )
     child.timers.append(reactor.callLater(timeout, child.deadline))
     return await child.done

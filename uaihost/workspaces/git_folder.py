@@ -19,6 +19,8 @@ _OBJECT = re.compile(r"[0-9a-f]{38,62}\Z|pack-[0-9a-f]{40,64}\.(?:pack|idx|rev)\
 _ORIGIN = "refs/remotes/origin/"
 # Characters of an object's name in repositories of the kind that git makes unless told otherwise.
 _SHA1 = 40
+# Repositories of ours lend to one another in three steps at most; a ring of them must come to an end.
+_LENDERS = 100
 
 
 @attrs.frozen
@@ -152,6 +154,28 @@ def _duplicate(source: Path, target: Path) -> None:
 def alternates(*folders: Path) -> str:
     """GIT_ALTERNATE_OBJECT_DIRECTORIES for the objects of the repositories `folders`."""
     return ":".join(_quoted(str(folder / "objects")) for folder in folders)
+
+
+def named_alternates(value: str) -> list[Path]:
+    """The object folders that `alternates` named."""
+    return [Path(re.sub(r"\\(.)", r"\1", found)) for found in re.findall(r'"((?:[^"\\]|\\.)*)"', value)]
+
+
+def lenders(objects: Path) -> list[Path]:
+    """The object folders that `objects`, of a repository of ours, borrows from, and those of which they do."""
+    found: dict[Path, None] = {}
+    asked = [objects]
+    for folder in asked:
+        try:
+            lines = (folder / "info" / "alternates").read_text(encoding="utf-8", errors="surrogateescape")
+        except OSError:
+            continue
+        for line in lines.split("\n"):
+            lent = folder / line
+            if line and lent not in found and len(found) < _LENDERS:
+                found[lent] = None
+                asked.append(lent)
+    return list(found)
 
 
 def _section(name: str) -> str:

@@ -10,15 +10,18 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import DeferredSemaphore
 
-from uaihost.children import Finished, run
+from uaihost.children import Finished, Last, run
 from uaihost.errors import ErrorCode, HostError
+from uaihost.workspaces.confinement import Confinement
 from uaihost.workspaces.faults import GitFailed
+from uaihost.workspaces.git_folder import lenders, named_alternates
 
 __all__ = ["LOCAL", "NETWORK", "OUTPUT", "Git", "GitFailed"]
 
@@ -133,6 +136,9 @@ _STRANGERS = (
     "core.commitGraph=false",
 )
 
+# The commands that write files of a work tree; to the others it is there for reading.
+_WRITERS = {"read-tree", "checkout-index"}
+
 # The one privilege that such a git keeps: to pass through the closed folders around its own.
 _PASS = "-all,+dac_read_search"
 
@@ -142,11 +148,20 @@ class Git:
 
     home: a folder of the daemon's own, for the configuration and as an empty HOME.
     environment: the daemon's environment, of which only the names in `PASSED_ON` are taken over.
+    confinement: what the kernel refuses to git; by default all that this one can.
     """
 
-    def __init__(self, reactor: Any, home: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        home: Path,
+        environment: Mapping[str, str],
+        confinement: Confinement | None = None,
+    ) -> None:
         self.reactor = reactor
         self._home = home
+        # The daemon's own folders are below this one; what is deeper than their first level can be an agent's.
+        self._data = home.parent.parent
         self._passed_on = {name: environment[name] for name in PASSED_ON if name in environment}
         if "SSL_CERT_FILE" in self._passed_on:
             # Not every libcurl looks at the name that other programs know.
@@ -155,6 +170,7 @@ class Git:
         self._far = DeferredSemaphore(FAR_AT_ONCE)
         self._setpriv = shutil.which("setpriv", path=_PATH)
         self._ready = False
+        self._confinement = Confinement.of_this_machine() if confinement is None else confinement
 
     def can_be(self, uid: int) -> bool:
         """Whether git can run as the user `uid`."""
@@ -179,6 +195,9 @@ class Git:
         cwd: Path | None = None,
         user: tuple[int, int] | None = None,
         idle: bool = False,
+        reads: Sequence[Path] = (),
+        writes: Sequence[Path] = (),
+        abroad: bool = False,
     ) -> Finished:
         """Run `git words... operands...` to its end.
 
@@ -195,6 +214,8 @@ class Git:
             user: uid and gid to run as, where `can_be` says so. It may pass through folders and read, and
                 write what is that user's: what a stranger's repository holds is written without our rights.
             idle: only with processor time that nobody else wants.
+            reads, writes: further folders that the run may read and write (`_around`).
+            abroad: a repository takes part that is the owner's and may lie and borrow anywhere.
 
         Raises:
             GitFailed: it ended with another status.
@@ -217,18 +238,31 @@ class Git:
         env = self._environment(git_dir, work_tree, index, protocols) | dict(extra or {})
         if other:
             env |= {"HOME": "/dev/null", "XDG_CONFIG_HOME": "/dev/null", "GIT_CONFIG_GLOBAL": "/dev/null"}
-        async with self._near if set(protocols) <= {"file"} else self._far:
+        near = set(protocols) <= {"file"}
+        async with self._near if near else self._far:
             try:
-                finished = await run(
-                    self.reactor,
-                    argv,
-                    env=env,
-                    cwd=str(cwd or self._home),
-                    stdin=stdin,
-                    timeout=timeout,
-                    limit=limit,
-                    on_err=on_err,
-                )
+                with ExitStack() as stack:
+                    last = Last(self._confinement.limited)
+                    if near and not abroad:
+                        ours = [git_dir, *(Path(operand) for operand in operands if operand.startswith("/"))]
+                        written = [*writes, git_dir, index and index.parent, cwd]
+                        seen = [*reads, *ours[1:]]
+                        (written if words[0] in _WRITERS else seen).append(work_tree)
+                        if words[0] == "init":
+                            written += [Path(operand).parent for operand in operands]
+                        walls = self._around(seen, written, ours, env, cwd or self._home, not other)
+                        last = stack.enter_context(walls)
+                    finished = await run(
+                        self.reactor,
+                        argv,
+                        env=env,
+                        cwd=str(cwd or self._home),
+                        stdin=stdin,
+                        timeout=timeout,
+                        limit=limit,
+                        on_err=on_err,
+                        last=last,
+                    )
             except FileNotFoundError:
                 raise HostError(
                     ErrorCode.UNAVAILABLE, "git is not installed; install it on the host"
@@ -254,6 +288,27 @@ class Git:
             f"--inh-caps={_PASS}", f"--ambient-caps={_PASS}", f"--bounding-set={_PASS}", "--no-new-privs",
             "--pdeathsig=TERM", "--",
         ]  # fmt: skip
+
+    def _around(
+        self,
+        reads: Iterable[Path | None],
+        writes: Iterable[Path | None],
+        ours: Iterable[Path | None],
+        env: Mapping[str, str],
+        top: Path,
+        drop: bool,
+    ) -> AbstractContextManager[Last]:
+        """The walls around a run. It sees also what the repositories `ours` borrow their objects from.
+
+        top: what relative paths are relative to.
+        """
+        lent = named_alternates(env.get("GIT_ALTERNATE_OBJECT_DIRECTORIES", ""))
+        objects = [top / path / "objects" for path in ours if path is not None]
+        lent += [lender for folder in (*lent, *objects) for lender in lenders(folder)]
+        seen = [top / path for path in (self._home, *reads, *lent) if path is not None]
+        return self._confinement.around(
+            seen, [top / path for path in writes if path is not None], self._data, drop=drop
+        )
 
     def _ssh(self) -> str:
         """The ssh command: hosts are known from a file of ours, where new ones go, and from the owner's."""
