@@ -1,0 +1,183 @@
+"""Known servers: what ssh would take from the same files, and the published keys of forges."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from base64 import b64encode
+
+from twisted.trial.unittest import TestCase
+
+from uaihost.blocking import Inline
+from uaihost.credentials import known_hosts
+from uaihost.credentials.known_hosts import Destination, HostFiles, destinations, parse
+from uaihost.credentials.ssh_wire import fingerprint
+from uaihost.test.credentials.ssh_model import ServerKey
+from uaihost.test.support import given, short_folder, strategies
+
+# As the forges show them on their pages.
+PUBLISHED = {
+    "github.com": {
+        "+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU",
+        "p2QAMXNIC1TJYWeIOttrVc98/R1BUFWu3/LiyKgUfQM",
+        "uNiVztksCsDhcc0u9e8BujQXVUpKZIDTMczCvj3tD2s",
+    },
+    "gitlab.com": {
+        "eUXGGm1YGsMAS7vkcx6JOJdOGHPem5gQp4taiCfCLB8",
+        "HbW3g8zUjNSksFbqTiUWPWg2Bq1x8xdGUrliXFzSnUw",
+        "ROQFvPThGrW4RuWLoL9tq9I9zJ42fK4XywyRtbOz/EQ",
+    },
+    "bitbucket.org": {
+        "ybgmFkzwOSotHTHLJgHO0QN8L0xErw6vd0VhFA9m3SM",
+        "FC73VB6C4OQLSCrjEayhMp9UMxS97caD/Yyi2bhW/J0",
+    },
+    "codeberg.org": {"mIlxA9k46MmM6qdJOdMnAQpzGxF4WIVVL+fj+wZbw0g"},
+}
+# RSA keys until 2023, when others might have got them.
+GITHUB_BEFORE = (
+    "AAAAB3NzaC1yc2EAAAABIwAAAQEAq2A7hRGmdnm9tUDbO9IDSwBK6TbQa+PXYPCPy6rbTrTtw7PHkccKrpp0yVhp5HdEIcKr6pLl"
+    "VDBfOLX9QUsyCOV0wzfjIJNlGEYsdlLJizHhbn2mUjvSAHQqZETYP81eFzLQNnPHt4EVVUh7VfDESU84KezmD5QlWpXLmvU31/yM"
+    "f+Se8xhHTvKSCZIFImWwoG6mbUoWf9nzpIoaSjB+weqqUUmpaaasXVal72J+UX2B+2RPW3RcT0eOzQgqlJL3RKrTJvdsjE3JEAvG"
+    "q3lGHSZXy28G3skua2SmVi/w4yCE6gbODqnTWlg7+wC604ydGXA8VJiS5ap43JXiUFFAaQ=="
+)
+BITBUCKET_BEFORE = (
+    "AAAAB3NzaC1yc2EAAAABIwAAAQEAubiN81eDcafrgMeLzaFPsw2kNvEcqTKl/VqLat/MaB33pZy0y3rJZtnqwR2qOOvbwKZYKiEO"
+    "1O6VqNEBxKvJJelCq0dTXWT5pbO2gDXC6h6QDXCaHo6pOHGPUy+YBaGQRGuSusMEASYiWunYN0vCAI8QaXnWMXNMdFP3jHAJH0eD"
+    "soiGnLPBlBp4TNm6rYI74nMzgz3B9IikW4WVK+dc8KZJZWYjAuORU3jc1c/NPskD2ASinf8v3xnfXeukU0sJ5N6m5E8VLjObPEO+"
+    "mN2t/FZTMZLiFqPWc/ALSqnMnnhwrNi2rbfg/rd/IpL8Le3pSBne8+seeFVBoGqzHM9yXw=="
+)
+
+
+def hashed(name: str) -> str:
+    salt = b"0123456789abcdefghij"
+    digest = hmac.new(salt, name.encode(), hashlib.sha1).digest()
+    return f"|1|{b64encode(salt).decode()}|{b64encode(digest).decode()}"
+
+
+class ShippedTests(TestCase):
+    def test_exactly_the_published_keys(self) -> None:
+        known = parse(known_hosts.SHIPPED)
+        for host, wanted in PUBLISHED.items():
+            found = {fingerprint(key).removeprefix("SHA256:") for key in known.keys(Destination(host))}
+            self.assertEqual(found, wanted)
+        self.assertEqual(len(known.entries), sum(map(len, PUBLISHED.values())))
+
+    def test_their_other_port(self) -> None:
+        known = parse(known_hosts.SHIPPED)
+        for other, host in (("ssh.github.com", "github.com"), ("altssh.gitlab.com", "gitlab.com")):
+            self.assertEqual(known.keys(Destination(other, 443)), known.keys(Destination(host)))
+            self.assertEqual(known.keys(Destination(other)), frozenset())
+
+
+class LookingUpTests(TestCase):
+    def keys(self, text: str, host: str, port: int = 22) -> int:
+        return len(parse(text).keys(Destination(host, port)))
+
+    def test_plain_names_and_ports(self) -> None:
+        line = ServerKey().line
+        self.assertEqual(self.keys(f"a.example,B.example {line} me@here", "b.example"), 1)
+        self.assertEqual(self.keys(f"a.example {line}", "aa.example"), 0)
+        self.assertEqual(self.keys(f"[a.example]:2222 {line}", "a.example", 2222), 1)
+        self.assertEqual(self.keys(f"[a.example]:2222 {line}", "a.example"), 0)
+        self.assertEqual(self.keys(f"[::1]:2222 {line}", "::1", 2222), 1)
+
+    def test_a_line_without_its_port_serves_when_there_is_none_with_it(self) -> None:
+        first, second = ServerKey(), ServerKey()
+        text = f"a.example {first.line}\n"
+        known = parse(text)
+        self.assertEqual(known.keys(Destination("a.example", 2222)), {first.blob})
+        known = parse(f"{text}[a.example]:2222 {second.line}")
+        self.assertEqual(known.keys(Destination("a.example", 2222)), {second.blob})
+
+    def test_hashed_names(self) -> None:
+        line = ServerKey().line
+        self.assertEqual(self.keys(f"{hashed('a.example')} {line}", "a.example"), 1)
+        self.assertEqual(self.keys(f"{hashed('a.example')} {line}", "b.example"), 0)
+        self.assertEqual(self.keys(f"{hashed('[a.example]:99')} {line}", "a.example", 99), 1)
+        self.assertEqual(self.keys(f"|1|x|y|z {line}\n|1|$ {line}\n|2|a|b {line}", "a.example"), 0)
+
+    def test_patterns(self) -> None:
+        line = ServerKey().line
+        text = f"*.example,!bad.example {line}"
+        self.assertEqual([self.keys(text, host) for host in ("good.example", "bad.example")], [1, 0])
+        self.assertEqual(self.keys(f"a?.example {line}", "ab.example"), 1)
+        self.assertEqual(self.keys(f"[a-z].example {line}", "b.example"), 0)
+
+    def test_revoked_by_the_owner(self) -> None:
+        key = ServerKey()
+        text = f"a.example {key.line}\n@revoked * {key.line}\n"
+        self.assertEqual(self.keys(text, "a.example"), 0)
+
+    def test_given_up_by_its_forge(self) -> None:
+        old = f"github.com ssh-rsa {GITHUB_BEFORE}\nbitbucket.org ssh-rsa {BITBUCKET_BEFORE}\n"
+        self.assertEqual([entry.revoked for entry in parse(old).entries], [True, True])
+        known = parse(f"{old}{known_hosts.SHIPPED}")
+        for host in ("github.com", "bitbucket.org"):
+            found = {fingerprint(key).removeprefix("SHA256:") for key in known.keys(Destination(host))}
+            self.assertEqual(found, PUBLISHED[host])
+
+    def test_what_is_no_line(self) -> None:
+        line = ServerKey().line
+        kind, key = line.split()
+        others = ["", "# a.example " + line, "a.example", f"a.example {kind}", f"a.example {kind} ???"]
+        others += [
+            f"a.example ssh-rsa {key}",
+            f"@cert-authority a.example {line}",
+            f"@other a.example {line}",
+        ]
+        self.assertEqual(parse("\n".join(others)).entries, ())
+
+    @given(strategies.text(max_size=120))
+    def test_any_text(self, text: str) -> None:
+        parse(f"{text}\n{text} ssh-ed25519 {text}").keys(Destination("a.example"))
+        found = parse(f"{text}\na.example {SERVER.line}").keys(Destination("a.example"))
+        self.assertIn(SERVER.blob, found)
+
+    def test_what_is_written_says_the_same(self) -> None:
+        server = ServerKey("ecdsa-sha2-nistp256")
+        to = Destination("a.example", 2222)
+        text = parse(f"{hashed('[a.example]:2222')} {server.line}").text([to])
+        self.assertIn(f"[a.example]:2222 {server.line}", text.splitlines())
+        self.assertEqual(parse(text).keys(to), {server.blob})
+        self.assertEqual(len(parse(text).keys(Destination("github.com"))), 3)
+
+    def test_files_are_read_anew(self) -> None:
+        path = short_folder(self) / "known_hosts"
+        files = HostFiles(Inline(), lambda: [path, path.parent / "missing", path.parent])
+        to = Destination("a.example")
+        self.assertEqual(self.successResultOf(files.read()).keys(to), frozenset())
+        path.write_bytes(f"a.example {SERVER.line} \xff\n".encode("latin-1"))
+        self.assertEqual(self.successResultOf(files.read()).keys(to), {SERVER.blob})
+
+
+class DestinationTests(TestCase):
+    def test_each_form_of_address(self) -> None:
+        found = destinations(
+            [
+                "ssh://me@A.example:2222/x.git",
+                "ssh://b.example/x",
+                "git@c.example:x/y.git",
+                "d.example:x",
+                "https://e.example:8443/x",
+                "git@[fe80::1]:x",
+                "https://e.example/y",
+            ]
+        )
+        self.assertEqual(
+            found,
+            (
+                Destination("a.example", 2222, "me"),
+                Destination("b.example"),
+                Destination("c.example"),
+                Destination("d.example"),
+                Destination("e.example"),
+                Destination("fe80::1"),
+            ),
+        )
+
+    def test_what_has_no_ssh_server(self) -> None:
+        others = ["/srv/x.git", "http://a/x", "file:///x", "ssh:///x", "ssh://a:b/x", "", "https://"]
+        self.assertEqual(destinations(others), ())
+
+
+SERVER = ServerKey()
