@@ -13,6 +13,7 @@ from uaihost.cli.image import image
 from uaihost.cli.local import expose, status, unexpose
 from uaihost.cli.login import accounts, login, logout
 from uaihost.cli.restore import restore
+from uaihost.cli.ssh_key import ssh_key
 from uaihost.cli.tasks import task, tasks
 from uaihost.cli.up import up
 from uaihost.errors import HostError
@@ -24,7 +25,22 @@ def cli() -> None:
     """A crew of coding agents on your own machine, reached through one outbound WebSocket."""
 
 
-for _verb in (up, demo, status, tasks, task, expose, unexpose, login, logout, accounts, image, restore, gc):
+for _verb in (
+    up,
+    demo,
+    status,
+    tasks,
+    task,
+    expose,
+    unexpose,
+    login,
+    logout,
+    accounts,
+    image,
+    restore,
+    gc,
+    ssh_key,
+):
     cli.add_command(_verb)
 
 

@@ -236,7 +236,7 @@ class AgentConnection(protocol.Protocol, TimeoutMixin):
         except HostError as error:
             owner.tell(host, f"failed: {error.message}")
             return _FAILURE
-        owner.tell(host, "signed")
+        owner.tell(host, "ok")
         return bytes([wire.SIGN_RESPONSE]) + wire.string(signature)
 
     async def _checked(self, body: bytes) -> tuple[bytes, str]:

@@ -5,7 +5,7 @@ It knows nothing of what is signed: what may be is decided by the agent (credent
 
 from __future__ import annotations
 
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -92,18 +92,39 @@ class UserSshKeys:
     async def answer(self, frame: Frame) -> frames.SshKeyOk | frames.SshKeyFailed:
         """The acknowledgement of a frame of the bridge (docs/protocol.md, section 2)."""
         user = frame.userId
-        await self._turn.acquire()
         try:
-            if isinstance(frame, frames.SshKeyEnsure):
-                return frames.SshKeyOk(user, await self.ensure(user))
-            if isinstance(frame, frames.SshKeyDelete):
-                await self.delete(user)
-            return frames.SshKeyOk(user, await self.line(user))
+            return frames.SshKeyOk(user, await self._in_turn(frame))
         except HostError as error:
             return frames.SshKeyFailed(user, f"{error.code.value}: {error.message}")
         except Exception:
             log.failure("the SSH key of {user} could not be seen to", user=user)
             return frames.SshKeyFailed(user, "internal: the host could not do it; see its log")
+
+    def verbs(self) -> dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]]:
+        """What the owner's programs may ask for by name: `user` in, `publicKey` and `fingerprint` out."""
+        return {
+            "ssh.show": lambda words: self._asked(frames.SshKeyGet, words),
+            "ssh.ensure": lambda words: self._asked(frames.SshKeyEnsure, words),
+            "ssh.delete": lambda words: self._asked(frames.SshKeyDelete, words),
+        }
+
+    async def _asked(self, kind: Callable[[str], Frame], words: dict[str, Any]) -> dict[str, Any]:
+        user = words.get("user")
+        if not isinstance(user, str):
+            raise HostError(ErrorCode.INVALID_ARGS, "`user` must be a user's id")
+        found = await self._in_turn(kind(user))
+        blob = None if found is None else b64decode(found.split()[1])
+        return {"publicKey": found, "fingerprint": blob and fingerprint(blob)}
+
+    async def _in_turn(self, frame: Frame) -> str | None:
+        """Do it after what was asked for before; the public key's line there is then."""
+        await self._turn.acquire()
+        try:
+            if isinstance(frame, frames.SshKeyEnsure):
+                return await self.ensure(frame.userId)
+            if isinstance(frame, frames.SshKeyDelete):
+                await self.delete(frame.userId)
+            return await self.line(frame.userId)
         finally:
             self._turn.release()
 

@@ -115,7 +115,7 @@ class SigningTests(AgentCase):
         self.assertEqual(signature.string(), b"ssh-ed25519")
         self.keys.keys["ada"]._key.public_key().verify(signature.string(), data)
         where = {"user": "ada", "task": "t1", "host": "forge.example", "path": ""}
-        self.assertEqual(self.noted, [{**where, "what": "sign", "outcome": "signed"}])
+        self.assertEqual(self.noted, [{**where, "what": "sign", "outcome": "ok"}])
 
     def test_the_older_method_and_the_users_own_name_there(self) -> None:
         data = sign_in(self.mine, user=b"me")

@@ -12,8 +12,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
 from uaihost.credentials.sealing import Sealer
-from uaihost.credentials.ssh_keys import UserSshKeys, place
-from uaihost.credentials.ssh_wire import Reader
+from uaihost.credentials.ssh_keys import UserSshKeys, line, place
+from uaihost.credentials.ssh_wire import Reader, fingerprint
 from uaihost.errors import ErrorCode, HostError
 from uaihost.state import ssh_keys as table
 from uaihost.test.channel.rig import MemoryStore
@@ -163,3 +163,14 @@ class FrameTests(KeysCase):
         found = [self.successResultOf(each).publicKey for each in waiting]
         self.assertEqual(found[0], found[1])
         self.assertIsNone(found[2])
+
+    def test_verbs_of_the_owners_programs(self) -> None:
+        verbs = self.keys.verbs()
+        none = {"publicKey": None, "fingerprint": None}
+        self.assertEqual(self.done(verbs["ssh.show"]({"user": "ada"})), none)
+        made = self.done(verbs["ssh.ensure"]({"user": "ada"}))
+        blob = self.done(self.keys.public("ada"))
+        self.assertEqual(made, {"publicKey": line(blob), "fingerprint": fingerprint(blob)})
+        self.assertEqual(self.done(verbs["ssh.show"]({"user": "ada"})), made)
+        self.assertEqual(self.done(verbs["ssh.delete"]({"user": "ada"})), none)
+        self.fails(verbs["ssh.show"]({"user": 3}), ErrorCode.INVALID_ARGS)
