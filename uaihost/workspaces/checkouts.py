@@ -148,11 +148,19 @@ class Checkouts:
 
 async def together(works: Sequence[Awaitable[Any]]) -> None:
     """Run all at once and to their end, then raise the first failure."""
+    await all_of(*works)
+
+
+async def all_of(*works: Awaitable[Any]) -> list[Any]:
+    """The results of all, which run at once and to their end; or the first failure is raised."""
     started = [Deferred.fromCoroutine(_awaited(work)) for work in works]
+    results = []
     for success, value in await DeferredList(started, consumeErrors=True):
         if not success:
             assert isinstance(value, Failure)
             value.raiseException()
+        results.append(value)
+    return results
 
 
 async def _awaited(work: Awaitable[Any]) -> object:

@@ -86,12 +86,15 @@ def unreadable(why: str) -> HostError:
     return HostError(ErrorCode.CONFLICT, f"the work copy's .git cannot be read: {why}")
 
 
-def take_git(copy: Path, view: Path, git_dir: str = ".git", *, whole: bool = False) -> Refs:
+def take_git(
+    copy: Path, view: Path, git_dir: str = ".git", *, whole: bool = False, known: Refs | None = None
+) -> Refs:
     """Read the refs of the work copy `copy` and link its objects and its index into `view`, a fresh folder.
 
     Neither its configuration nor anything that points elsewhere (alternates, a common directory) is used.
 
-    git_dir: where its repository is, below `copy`. whole: also what only saving asks for.
+    git_dir: where its repository is, below `copy`. whole: also what only saving asks for. known: with these
+    refs no objects are linked: who asks has them.
 
     Raises:
         HostError: `conflict`, its `.git` is not a plain one; the message says in what.
@@ -104,7 +107,8 @@ def take_git(copy: Path, view: Path, git_dir: str = ".git", *, whole: bool = Fal
             refs = _refs(git, whole)
             if whole:
                 refs = attrs.evolve(refs, past=_past(git), pending=_pending(git))
-            _link_objects(git, view / "objects")
+            if refs != known:
+                _link_objects(git, view / "objects")
             with passing_over(), folder(view) as own:
                 link("index", git, own)
             return refs

@@ -164,6 +164,16 @@ class Places:
         return self.own / "view.git"
 
     @property
+    def index(self) -> Path:
+        """The copy's own index, as it was at the last look."""
+        return self.own / "index"
+
+    @property
+    def seen(self) -> Path:
+        """The repository of what was looked at between two savings; it may go at any time."""
+        return self.own / "seen.git"
+
+    @property
     def stage(self) -> Path:
         return self.own / "stage"
 

@@ -10,6 +10,7 @@ The repository borrows the mirror's objects and goes away with the task.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,8 @@ from uaihost.workspaces.locks import Locks
 from uaihost.workspaces.places import Places, Record
 from uaihost.workspaces.removal import Trash
 from uaihost.workspaces.safe_git import Git, GitFailed
+from uaihost.workspaces.seen_tree import SeenTrees
+from uaihost.workspaces.staging import Staging, compare, digest, empty_tree
 from uaihost.workspaces.untrusted import is_plain
 from uaihost.workspaces.upkeep import clear_all
 from uaihost.workspaces.working_tree import Recorded, WorkingTrees
@@ -48,6 +51,8 @@ class Snapshot:
     tree: the tree of the working copy, ignored files left out; large: names of changed files that were left
     out for their size, with whether they are in `head`; fault: why its commits could not be read, in which
     case `head` is the last one known.
+    Only where all is not taken: index_digest, of the copy's own index, which lies at `Places.index`; staging,
+    how that differs from `head`; each None when there is none that can be read.
     Only where all is taken: index, the tree of what is staged, and unmerged, a tree with the folders 1, 2
     and 3 of the sides of what is in conflict; converted: names of changed files that git would not write
     back byte for byte; missed: what did not come along, for people.
@@ -64,6 +69,8 @@ class Snapshot:
     unmerged: str | None = None
     converted: tuple[bytes, ...] = ()
     missed: str | None = None
+    index_digest: bytes | None = None
+    staging: Staging | None = None
 
 
 @attrs.frozen
@@ -78,6 +85,26 @@ class _Commits:
     missed: str | None = None
 
 
+@attrs.frozen
+class _Arrived:
+    """What was fetched last. named: the refs as the copy has them; refs: those that came along; digest: of
+    its index; inode: of the repository it was fetched into."""
+
+    named: Refs
+    refs: Refs
+    digest: bytes | None
+    inode: int
+
+
+@attrs.frozen
+class _Staged:
+    """The copy's index as it was compared last."""
+
+    digest: bytes
+    head: str | None
+    staging: Staging | None
+
+
 class Snapshots:
     """Takes snapshots; two of one work copy never at once, in this process or another."""
 
@@ -87,6 +114,9 @@ class Snapshots:
         self._trash = trash
         self._blocking = blocking
         self._trees = WorkingTrees(git, trash, blocking)
+        self._seen = SeenTrees(git, trash, blocking)
+        self._arrived_last: dict[Path, _Arrived] = {}
+        self._staged_last: dict[Path, _Staged] = {}
         self._locks: dict[Path, Locks] = {}
 
     def check(self, places: Places) -> None:
@@ -106,9 +136,14 @@ class Snapshots:
     def forget(self, task: Path) -> None:
         """The task's work copies are gone."""
         self._locks.pop(task / "git" / ".locks", None)
+        self._seen.forget(task)
+        for known in (self._arrived_last, self._staged_last):
+            for own in [own for own in known if own.is_relative_to(task)]:
+                del known[own]
 
-    async def take(self, places: Places, *, largest: int | None = None) -> Snapshot:
-        """What the work copy holds. The caller holds the lock.
+    async def take(self, places: Places, *, largest: int) -> Snapshot:
+        """What the work copy holds; what did not change since the last time is not read again. The caller
+        holds the lock.
 
         largest: bytes; changed files above that are named and not read.
 
@@ -119,7 +154,7 @@ class Snapshots:
         record = Record.load(places.record)
         if record is None:
             raise HostError(ErrorCode.NOT_FOUND, f"nothing is known of the work copy {places.copy.name!r}")
-        return await self._again(places, record, largest, False)
+        return await self._again(places, partial(self._look, places, record, largest))
 
     async def take_all(self, places: Places, record: Record) -> Snapshot:
         """What the work copy, or a repository inside it, holds, for saving. The caller holds the lock.
@@ -132,12 +167,12 @@ class Snapshots:
         Raises:
             HostError: `conflict`, not even the files can be recorded.
         """
-        return await self._again(places, record, None, True)
+        return await self._again(places, partial(self._take_all, places, record))
 
-    async def _again(self, places: Places, record: Record, largest: int | None, whole: bool) -> Snapshot:
+    async def _again(self, places: Places, take: Callable[[], Awaitable[Snapshot]]) -> Snapshot:
         for last in (False, True):
             try:
-                return await self._take(places, record, largest, whole)
+                return await take()
             except GitFailed as failed:
                 if last or not failed.corrupt:
                     raise HostError(
@@ -148,19 +183,73 @@ class Snapshots:
             await self._blocking.call(self._trash.remove, places.repo)
         raise AssertionError("the second try returns or raises")
 
-    async def _take(self, places: Places, record: Record, largest: int | None, whole: bool) -> Snapshot:
+    async def _look(self, places: Places, record: Record, largest: int) -> Snapshot:
         await self._set_up(places, record)
-        found = await self._commits(places, record, whole)
+        found = await self._looked(places, record)
+        head, staging = found.refs.head, None
+        if found.digest is not None:
+            staging = await self._staging(places, record, found.digest, head)
+        added = frozenset() if staging is None else staging.added | staging.conflicts
+        files = await self._seen.look(places, head, added, {}, largest)
+        return Snapshot(
+            places.seen, record, found.refs, head, files.tree, files.large,
+            index_digest=found.digest, staging=staging,
+        )  # fmt: skip
+
+    async def _looked(self, places: Places, record: Record) -> _Arrived:
+        """The copy's commits, brought here when they are not."""
+        known = self._arrived_last.get(places.own)
+        if known is not None and known.inode != places.repo.stat().st_ino:
+            known = None
+        for last in (False, True):
+            try:
+                refs, digest = await self._blocking.call(_see, places, known.named if known else None)
+                if known is None or refs != known.named:
+                    await self._init(places.view, object_form(record))
+                    await self._bring(places, _lines(refs))
+                    arrived = (await self._arrived(places, refs)).refs
+                    known = _Arrived(refs, arrived, None, places.repo.stat().st_ino)
+                    if arrived.head is not None:
+                        await self._git.run(
+                            "update-ref", git_dir=places.repo, operands=[_KNOWN, arrived.head]
+                        )
+                    self._arrived_last[places.own] = known
+                return attrs.evolve(known, digest=digest)
+            except GitFailed as failed:
+                known = None
+                if last:
+                    raise unreadable(f"git says: {failed.last_line}") from None
+            except HostError as refused:
+                # A repack in the container moves objects while they are linked.
+                if last or refused.code is not ErrorCode.CONFLICT:
+                    raise
+            finally:
+                await self._blocking.call(self._trash.remove, places.view)
+        raise AssertionError("the second try returns or raises")
+
+    async def _staging(
+        self, places: Places, record: Record, digest: bytes, head: str | None
+    ) -> Staging | None:
+        last = self._staged_last.get(places.own)
+        if last is None or (last.digest, last.head) != (digest, head):
+            tree = head or empty_tree(object_form(record))
+            last = _Staged(digest, head, await compare(self._git, places.repo, places.index, tree))
+            self._staged_last[places.own] = last
+        return last.staging
+
+    async def _take_all(self, places: Places, record: Record) -> Snapshot:
+        await self._set_up(places, record)
+        found = await self._commits(places, record)
         head = found.refs.head
         if found.fault is not None:
             known = await self._git.line("rev-parse", "--verify", "--quiet", _KNOWN, git_dir=places.repo)
             head = known or record.head or None
         elif head is not None:
             await self._git.run("update-ref", git_dir=places.repo, operands=[_KNOWN, head])
-        if whole and not places.tree.is_dir():
-            files = Recorded(await self._committed(places, head))
+        if places.tree.is_dir():
+            files = await self._trees.record(places, head, found.names)
         else:
-            files = await self._trees.record(places, head, found.names, largest, whole)
+            files = Recorded(await self._committed(places, head))
         return Snapshot(
             places.repo, record, found.refs, head, files.tree, files.large, found.fault,
             found.index, found.unmerged, files.converted, found.missed,
@@ -189,28 +278,25 @@ class Snapshots:
             "init", "--quiet", "--bare", "--template=", f"--object-format={form}", "--", operands=[str(path)]
         )
 
-    async def _commits(self, places: Places, record: Record, whole: bool) -> _Commits:
-        """Fetch them; or why they cannot be read, where that is no reason to stop.
+    async def _commits(self, places: Places, record: Record) -> _Commits:
+        """Fetch them; or why they cannot be read, which is no reason to stop.
 
         A second try, because a repack in the container moves objects while they are linked. A last one for
         what has a name, because what only logs lead to may have lost its own beginnings.
         """
         fault = ""
-        for extras in (True, True, False) if whole else (False, False):
+        for extras in (True, True, False):
             try:
                 found = await self._fetch(places, record, extras)
-                if whole and not extras:
+                if not extras:
                     return attrs.evolve(found, missed=f"commits that only its log leads to: {fault}")
                 return found
             except GitFailed as failed:
-                error = unreadable(f"git says: {failed.last_line}")
+                fault = unreadable(f"git says: {failed.last_line}").message
             except HostError as refused:
                 if refused.code is not ErrorCode.CONFLICT:
                     raise
-                error = refused
-            if not whole:
-                raise error
-            fault = error.message
+                fault = refused.message
         known = (await self._arrived(places, _NO_REFS)).refs
         if record.branch and record.branch not in known.heads:
             known.heads[record.branch] = record.head
@@ -228,18 +314,22 @@ class Snapshots:
                 refs = attrs.evolve(refs, tags=await self._own_tags(refs.tags, record))
                 lines += await existing(self._git, places.view, _extra_lines(refs))
                 lines += await index_trees(self._git, places.view, TAKEN)
-            packed = "".join(f"{oid} {name}\n" for oid, name in lines)
-            await self._blocking.call((places.view / "packed-refs").write_text, packed, encoding="utf-8")
-            await self._git.run(
-                "fetch", "--prune", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--quiet",
-                "--", git_dir=places.repo, operands=[str(places.view), f"+{TAKEN}*:{TAKEN}*"],
-                protocols=["file"], timeout=_READ,
-            )  # fmt: skip
+            await self._bring(places, lines)
             indexed = await self._indexed(places.view)
         finally:
             await self._blocking.call(self._trash.remove, places.view)
         arrived = await self._arrived(places, refs)
         return attrs.evolve(arrived, names=indexed, missed=_lacking(refs, arrived.refs))
+
+    async def _bring(self, places: Places, lines: list[tuple[str, str]]) -> None:
+        """Fetch what the view is to have by the names of `lines`."""
+        packed = "".join(f"{oid} {name}\n" for oid, name in lines)
+        await self._blocking.call((places.view / "packed-refs").write_text, packed, encoding="utf-8")
+        await self._git.run(
+            "fetch", "--prune", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--quiet",
+            "--", git_dir=places.repo, operands=[str(places.view), f"+{TAKEN}*:{TAKEN}*"],
+            protocols=["file"], timeout=_READ,
+        )  # fmt: skip
 
     async def _own_tags(self, tags: dict[str, str], record: Record) -> dict[str, str]:
         """Those that the remote does not have."""
@@ -294,6 +384,17 @@ class Snapshots:
         return await self._git.line(
             "rev-parse", "--verify", git_dir=places.repo, operands=[f"{head}^{{tree}}"]
         )
+
+
+def _see(places: Places, known: Refs | None) -> tuple[Refs, bytes | None]:
+    """Read the copy's refs, make its view unless they are the known ones, and take its index apart."""
+    places.view.mkdir(mode=0o700)
+    refs = take_git(places.copy, places.view, places.git, known=known)
+    index = places.view / "index"
+    if not index.exists():
+        return refs, None
+    index.replace(places.index)
+    return refs, digest(places.index)
 
 
 def _lines(refs: Refs) -> list[tuple[str, str]]:

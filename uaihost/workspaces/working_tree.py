@@ -7,7 +7,7 @@ cannot reach, and only there are they read.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,16 +25,15 @@ from uaihost.workspaces.untrusted import stage_files
 MAX_NESTED = 100
 
 # Seconds for reading all changed files: enough for some GiB.
-_READ = 1800.0
+READ = 1800.0
 # Seconds: a file that changed this shortly before it was looked at can change again within the same second.
 _RACY = 2.0
 
 
 @attrs.frozen
 class Recorded:
-    """A working tree. tree: its object; large: names of changed files that were left out for their size, with
-    whether they are in the commit; converted: names of changed files that git would not write back byte for
-    byte, where that was asked for."""
+    """A working tree. tree: its object; large: changed files that were left out for their size, with whether
+    they are in the commit; converted: names of changed files that git would not write back byte for byte."""
 
     tree: str
     large: dict[bytes, bool] = attrs.field(factory=dict)
@@ -49,13 +48,10 @@ class WorkingTrees:
         self._trash = trash
         self._blocking = blocking
 
-    async def record(
-        self, places: Places, head: str | None, indexed: list[bytes], largest: int | None, whole: bool
-    ) -> Recorded:
+    async def record(self, places: Places, head: str | None, indexed: list[bytes]) -> Recorded:
         """The files as they are now; the index tells what is equal to `head` without reading it.
 
-        indexed: names in the copy's own index, which may be ignored. largest: bytes; larger changed files
-        are named and not read. whole: tell also what was converted.
+        indexed: names in the copy's own index, which may be ignored.
 
         Raises:
             GitFailed: git cannot record them.
@@ -76,16 +72,16 @@ class WorkingTrees:
             git_dir=places.repo, work_tree=places.tree, index=index,
         )  # fmt: skip
         if listed.truncated:
-            raise _too_many()
-        tracked = {name for name in listed.out.split(b"\0") if name}
-        names = tracked.union(await self._untracked(places, index))
+            raise too_many()
+        names = {name for name in listed.out.split(b"\0") if name}
+        names.update(await list_untracked(self._git, places.repo, places.tree, index))
         cached = await self._git.run("ls-files", "--cached", "-z", git_dir=places.repo, index=index)
         names.update(set(indexed).difference(cached.out.split(b"\0")))
-        large, converted = await self._add(places, index, names, largest, whole)
+        converted = await self._add(places, index, names)
         with _keeping_time(index):
             finished = await self._git.run("write-tree", git_dir=places.repo, index=index)
         tree = finished.out.decode("ascii").strip()
-        return Recorded(tree, {name: name in tracked for name in large}, tuple(converted))
+        return Recorded(tree, converted=tuple(converted))
 
     async def _read_head(self, places: Places, index: Path, head: str | None) -> None:
         """Bring the index to `head` and mark what the copy holds of it unchanged."""
@@ -103,73 +99,84 @@ class WorkingTrees:
         )  # fmt: skip
         _set_time(index, now - _RACY)
 
-    async def _untracked(self, places: Places, index: Path) -> list[bytes]:
-        """Files that are neither tracked nor ignored; those of repositories inside the copy are among them.
-
-        git lists such a repository as one name with a slash; it is listed on its own, as the root of a
-        working tree, where git passes over its `.git` like over ours.
-        """
-        found: list[bytes] = []
-        nested = [b""]
-        none = places.repo / "no-index"
-        for prefix in nested:
-            listed = await self._git.run(
-                "ls-files", "--others", "--exclude-standard", "-z",
-                git_dir=places.repo, work_tree=_inside(places.tree, prefix), index=none if prefix else index,
-                fine=(0, 128) if prefix else (0,),
-            )  # fmt: skip
-            if listed.truncated:
-                raise _too_many()
-            for name in listed.out.split(b"\0"):
-                if name.endswith(b"/"):
-                    if name != b"/" and len(nested) <= MAX_NESTED:
-                        nested.append(prefix + name)
-                elif name:
-                    found.append(prefix + name)
-        return found
-
-    async def _add(
-        self, places: Places, index: Path, names: set[bytes], largest: int | None, whole: bool
-    ) -> tuple[list[bytes], list[bytes]]:
-        """Record `names` as they are now; one that is gone is removed.
-
-        Returns those that are too large, and with `whole` those that were converted.
-        """
+    async def _add(self, places: Places, index: Path, names: set[bytes]) -> list[bytes]:
+        """Record `names` as they are now; one that is gone is removed. Returns those that were converted."""
         if not names:
-            return [], []
+            return []
         above = os.fsencode(places.inside) + b"/" if places.inside else b""
         places.stage.mkdir(mode=0o700)
-        attributes = places.repo / "info" / "attributes"
-        attributes.unlink(missing_ok=True)
-        converted: list[bytes] = []
+        stage = places.stage / places.inside
         try:
             asked = [above + name for name in names]
-            found = await self._blocking.call(stage_files, places.copy, asked, places.stage, largest)
-            staged, large = ([name[len(above) :] for name in some] for some in (found.names, found.large))
-            gone = names.difference(staged, large)
-            try:
-                await self._update_index(places, index, gone, staged)
-            except GitFailed:
-                # An attribute can ask for an encoding that a file does not have; then bytes are bytes.
-                attributes.write_text("* -text !working-tree-encoding !ident !filter\n", encoding="ascii")
-                await self._update_index(places, index, gone, staged)
-            if whole:
-                kept = await self._git.run("ls-files", "--stage", "-z", git_dir=places.repo, index=index)
-                stage = _inside(places.stage, above.rstrip(b"/"))
-                converted = await self._blocking.call(changed_bytes, stage, staged, entries(kept.out))
+            found = await self._blocking.call(stage_files, places.copy, asked, places.stage)
+            staged = [name[len(above) :] for name in found.names]
+            await add_converted(self._git, places.repo, stage, index, names.difference(staged), staged)
+            kept = await self._git.run("ls-files", "--stage", "-z", git_dir=places.repo, index=index)
+            return await self._blocking.call(changed_bytes, stage, staged, entries(kept.out))
         finally:
             await self._blocking.call(self._trash.remove, places.stage)
-        return large, converted
 
-    async def _update_index(self, places: Places, index: Path, gone: set[bytes], staged: list[bytes]) -> None:
-        """Removals first: a link can stand where a folder of removed files was."""
-        for option, chosen in (("--force-remove", gone), ("--add", staged)):
-            with _keeping_time(index):
-                await self._git.run(
-                    "update-index", option, "--replace", "-z", "--stdin",
-                    git_dir=places.repo, work_tree=places.stage / places.inside, index=index,
-                    stdin=b"".join(name + b"\0" for name in chosen), timeout=_READ,
-                )  # fmt: skip
+
+async def list_untracked(git: Git, repo: Path, tree: Path, index: Path) -> list[bytes]:
+    """Files of `tree` that are neither in the index nor ignored; those of repositories inside it are among
+    them.
+
+    git lists such a repository as one name with a slash; it is listed on its own, as the root of a
+    working tree, where git passes over its `.git` like over ours.
+
+    Raises:
+        HostError: `too_large`, too many.
+    """
+    found: list[bytes] = []
+    nested = [b""]
+    none = repo / "no-index"
+    for prefix in nested:
+        listed = await git.run(
+            "ls-files", "--others", "--exclude-standard", "-z",
+            git_dir=repo, work_tree=_inside(tree, prefix), index=none if prefix else index,
+            fine=(0, 128) if prefix else (0,),
+        )  # fmt: skip
+        if listed.truncated:
+            raise too_many()
+        for name in listed.out.split(b"\0"):
+            if name.endswith(b"/"):
+                if name != b"/" and len(nested) <= MAX_NESTED:
+                    nested.append(prefix + name)
+            elif name:
+                found.append(prefix + name)
+    return found
+
+
+async def add_converted(
+    git: Git, repo: Path, stage: Path, index: Path, gone: Collection[bytes], names: Collection[bytes]
+) -> None:
+    """Bring the index up to the files `names` of the folder `stage`, converted as attributes ask for it, and
+    take `gone` out of it.
+    """
+    attributes = repo / "info" / "attributes"
+    attributes.unlink(missing_ok=True)
+    try:
+        await _update_index(git, repo, stage, index, gone, names)
+    except GitFailed:
+        # An attribute can ask for an encoding that a file does not have; then bytes are bytes.
+        attributes.parent.mkdir(exist_ok=True)
+        attributes.write_text("* -text !working-tree-encoding !ident !filter\n", encoding="ascii")
+        await _update_index(git, repo, stage, index, gone, names)
+
+
+async def _update_index(
+    git: Git, repo: Path, stage: Path, index: Path, gone: Collection[bytes], names: Collection[bytes]
+) -> None:
+    """Removals first: a link can stand where a folder of removed files was."""
+    for option, chosen in (("--force-remove", gone), ("--add", names)):
+        if not chosen:
+            continue
+        with _keeping_time(index):
+            await git.run(
+                "update-index", option, "--replace", "-z", "--stdin",
+                git_dir=repo, work_tree=stage, index=index,
+                stdin=b"".join(name + b"\0" for name in chosen), timeout=READ,
+            )  # fmt: skip
 
 
 @contextmanager
@@ -198,7 +205,7 @@ def _inside(copy: Path, prefix: bytes) -> Path:
     return copy / prefix.decode("utf-8", "surrogateescape") if prefix else copy
 
 
-def _too_many() -> HostError:
+def too_many() -> HostError:
     return HostError(
         ErrorCode.TOO_LARGE, "the work copy holds too many changed files; let the repository ignore some"
     )
