@@ -162,7 +162,7 @@ def named_alternates(value: str) -> list[Path]:
 
 
 def lenders(objects: Path) -> list[Path]:
-    """The object folders that `objects`, of a repository of ours, borrows from, and those of which they do."""
+    """The object folders that `objects`, of a repository of ours, borrows from, and those of these."""
     found: dict[Path, None] = {}
     asked = [objects]
     for folder in asked:

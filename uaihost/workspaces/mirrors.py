@@ -249,7 +249,7 @@ class Mirrors:
     async def _ask(self, repository: Repository, timeout: float) -> _Offer:
         finished = await self._git.run(
             "ls-remote", "--symref", "--", operands=[repository.url, "HEAD", "refs/heads/*", f"{TAGS}*"],
-            protocols=[repository.protocol], timeout=timeout,
+            protocols=[repository.protocol], abroad=repository.kind == "local", timeout=timeout,
         )  # fmt: skip
         default = commit = None
         refs: dict[str, str] = {}
@@ -336,6 +336,7 @@ class Mirrors:
                     "--no-auto-maintenance", "--progress", "--",
                     git_dir=path, operands=[repository.url, f"+refs/heads/*:{ORIGIN}*"],
                     protocols=[repository.protocol], timeout=NETWORK, on_err=ProgressLines(say).feed,
+                    abroad=repository.kind == "local",
                 )  # fmt: skip
                 return
             except GitFailed as failed:
@@ -348,6 +349,7 @@ class Mirrors:
             "fetch", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--progress", "--",
             git_dir=self.path(repository.key), operands=[repository.url, commit],
             protocols=[repository.protocol], timeout=NETWORK, on_err=ProgressLines(say).feed,
+            abroad=repository.kind == "local",
         )  # fmt: skip
 
     async def _settled(

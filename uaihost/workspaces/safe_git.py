@@ -160,7 +160,7 @@ class Git:
     ) -> None:
         self.reactor = reactor
         self._home = home
-        # The daemon's own folders are below this one; what is deeper than their first level can be an agent's.
+        # The daemon's folders are below this one; what is deeper than their first level can be an agent's.
         self._data = home.parent.parent
         self._passed_on = {name: environment[name] for name in PASSED_ON if name in environment}
         if "SSL_CERT_FILE" in self._passed_on:
@@ -215,7 +215,7 @@ class Git:
                 write what is that user's: what a stranger's repository holds is written without our rights.
             idle: only with processor time that nobody else wants.
             reads, writes: further folders that the run may read and write (`_around`).
-            abroad: a repository takes part that is the owner's and may lie and borrow anywhere.
+            abroad: a repository takes part that is the owner's, and may lie and borrow anywhere.
 
         Raises:
             GitFailed: it ended with another status.
@@ -243,10 +243,10 @@ class Git:
             try:
                 with ExitStack() as stack:
                     last = Last(self._confinement.limited)
-                    if near and not abroad:
+                    if near:
                         ours = [git_dir, *(Path(operand) for operand in operands if operand.startswith("/"))]
                         written = [*writes, git_dir, index and index.parent, cwd]
-                        seen = [*reads, *ours[1:]]
+                        seen = [*reads, *ours[1:], Path("/") if abroad else None]
                         (written if words[0] in _WRITERS else seen).append(work_tree)
                         if words[0] == "init":
                             written += [Path(operand).parent for operand in operands]

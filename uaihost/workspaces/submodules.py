@@ -100,7 +100,7 @@ class Submodules:
             if await self._blocking.call(config.is_file):
                 found = await self._git.run(
                     "config", "--no-includes", "--file", str(config), "--get", "remote.origin.url",
-                    fine=(0, 1),
+                    fine=(0, 1), reads=[config.parent],
                 )  # fmt: skip
                 return found.out.decode("utf-8", "replace").strip() or None
         return None

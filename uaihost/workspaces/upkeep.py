@@ -173,7 +173,10 @@ async def take_over(git: Git, blocking: Blocking, damaged: Path, path: Path) -> 
     """Give the new mirror what can be read of the damaged one: the remote may have dropped it meanwhile."""
     for index in await blocking.call(lambda: sorted((damaged / "objects" / "pack").glob("*.idx"))):
         try:
-            await git.run("verify-pack", "--", git_dir=path, operands=[str(index)], timeout=_REPACK)
+            await git.run(
+                "verify-pack", "--", git_dir=path, operands=[str(index)], reads=[index.parent],
+                timeout=_REPACK,
+            )  # fmt: skip
         except GitFailed as failed:
             log.warn("a pack of {path} cannot be read: {error}", path=str(damaged), error=str(failed))
             continue
