@@ -9,14 +9,13 @@ import hashlib
 import hmac
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import attrs
 
-from uaihost.blocking import Blocking
 from uaihost.credentials.ssh_wire import Reader
 
 PORT = 22
@@ -46,6 +45,8 @@ GIVEN_UP = frozenset(
 )
 
 _SCP = re.compile(r"(?:(?P<user>[^@/:]+)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^/:@\[\]]+):(?!//)")
+# What stands in a line of its own is a name or a number, whatever an address held.
+_HOST = re.compile(r"[a-z0-9_.:-]+\Z")
 
 
 @attrs.frozen
@@ -65,7 +66,7 @@ class Destination:
 def destinations(repositories: Iterable[str]) -> tuple[Destination, ...]:
     """The servers of repositories, each once; one that is fetched by https has its SSH server there too."""
     found = (_destination(url) for url in repositories)
-    return tuple(dict.fromkeys(one for one in found if one is not None))
+    return tuple(dict.fromkeys(one for one in found if one is not None and _HOST.match(one.host)))
 
 
 def _destination(url: str) -> Destination | None:
@@ -145,17 +146,6 @@ def read(files: Sequence[Path]) -> KnownHosts:
         except OSError:
             continue
     return parse("\n".join(texts))
-
-
-class HostFiles:
-    """Reads the files anew each time: a server that is added counts at once. files: the owner's."""
-
-    def __init__(self, blocking: Blocking, files: Callable[[], Sequence[Path]]) -> None:
-        self._blocking = blocking
-        self._files = files
-
-    async def read(self) -> KnownHosts:
-        return await self._blocking.call(read, self._files())
 
 
 def _entry(line: str) -> _Entry | None:

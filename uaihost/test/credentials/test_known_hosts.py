@@ -8,9 +8,8 @@ from base64 import b64encode
 
 from twisted.trial.unittest import TestCase
 
-from uaihost.blocking import Inline
 from uaihost.credentials import known_hosts
-from uaihost.credentials.known_hosts import Destination, HostFiles, destinations, parse
+from uaihost.credentials.known_hosts import Destination, destinations, parse
 from uaihost.credentials.ssh_wire import fingerprint
 from uaihost.test.credentials.ssh_model import ServerKey
 from uaihost.test.support import given, short_folder, strategies
@@ -141,13 +140,12 @@ class LookingUpTests(TestCase):
         self.assertEqual(parse(text).keys(to), {server.blob})
         self.assertEqual(len(parse(text).keys(Destination("github.com"))), 3)
 
-    def test_files_are_read_anew(self) -> None:
+    def test_what_is_there_is_read(self) -> None:
         path = short_folder(self) / "known_hosts"
-        files = HostFiles(Inline(), lambda: [path, path.parent / "missing", path.parent])
-        to = Destination("a.example")
-        self.assertEqual(self.successResultOf(files.read()).keys(to), frozenset())
+        files, to = [path.parent / "missing", path.parent, path], Destination("a.example")
+        self.assertEqual(known_hosts.read(files).keys(to), frozenset())
         path.write_bytes(f"a.example {SERVER.line} \xff\n".encode("latin-1"))
-        self.assertEqual(self.successResultOf(files.read()).keys(to), {SERVER.blob})
+        self.assertEqual(known_hosts.read(files).keys(to), {SERVER.blob})
 
 
 class DestinationTests(TestCase):
@@ -176,7 +174,8 @@ class DestinationTests(TestCase):
         )
 
     def test_what_has_no_ssh_server(self) -> None:
-        others = ["/srv/x.git", "http://a/x", "file:///x", "ssh:///x", "ssh://a:b/x", "", "https://"]
+        others = ["a b:x", "a.example\nb.example:x", "git@*:x", "ssh://a.example%0a/x"]
+        others += ["/srv/x.git", "http://a/x", "file:///x", "ssh:///x", "ssh://a:b/x", "", "https://"]
         self.assertEqual(destinations(others), ())
 
 
