@@ -125,6 +125,16 @@ class Folders:
         return self.root / "engine"
 
     @property
+    def audit(self) -> Path:
+        """What credentials were used for."""
+        return self.root / "audit.jsonl"
+
+    @property
+    def run_of_git(self) -> Path:
+        """Sockets for runs of the host's own git; empty between them."""
+        return self.root / "git"
+
+    @property
     def samples(self) -> Path:
         """Repositories that the demonstration makes."""
         return self.root / "samples"

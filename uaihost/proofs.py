@@ -74,7 +74,7 @@ class Broker(Protocol):
     async def open(self, grant: Grant) -> None:
         """The task's sockets, from before its container starts; one that has them gets the new grant."""
 
-    async def close(self, task_id: str) -> None:
+    def close(self, task_id: str) -> None:
         """They go; none is no error."""
 
     def reach(self, user_id: str, url: str) -> AbstractAsyncContextManager[Reach]:

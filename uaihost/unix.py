@@ -1,12 +1,12 @@
 """Unix sockets between this host and containers. It knows sockets and not what is said on them.
 
 The only way to one that a container may have replaced: what a container can write may be a link to any socket
-of this machine, the engine's for example. So a socket is opened as itself, without following anything, and then
-connected to by its descriptor: whoever exchanges the name in between changes nothing.
+of this machine, the engine's for example. So a socket is opened as itself, without following anything, and
+then connected to by its descriptor: whoever exchanges the name in between changes nothing.
 
 And the way to listen on one whose name goes the moment it is closed: Twisted removes the name one turn of the
-reactor after it was told to stop. By then it may be a successor's, or its folder is gone, and the failed removal
-leaves the descriptor open for good.
+reactor after it was told to stop. By then it may be a successor's, or its folder is gone, and the failed
+removal leaves the descriptor open for good.
 """
 
 from __future__ import annotations

@@ -51,6 +51,12 @@ class Request:
     _document: ast.DocumentNode = attrs.field(repr=False)
     _operation: ast.OperationDefinitionNode = attrs.field(repr=False)
 
+    @property
+    def name(self) -> str:
+        """What the request calls itself, or what it does."""
+        named = self._operation.name
+        return named.value if named is not None else self._operation.operation.value
+
     def learn(self, answer: bytes) -> set[str]:
         """The identifiers in an answer that belong to the task's repositories: they may be named now."""
         try:
