@@ -1,0 +1,81 @@
+"""The owner's known_hosts files: read when they are needed, and looked at for what has changed.
+
+A server that the host's own git met while a task came up is known in its container seconds later. It must not
+know who is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from uaihost.blocking import Blocking
+from uaihost.credentials.known_hosts import KnownHosts, read
+
+log = Logger()
+
+# Seconds between two looks.
+LOOK = 3.0
+
+
+class ServerFiles:
+    """files: as sshd(8) has them; those that are not there count as empty."""
+
+    def __init__(self, clock: Any, blocking: Blocking, files: Sequence[Path]) -> None:
+        self._blocking = blocking
+        self._files = files
+        self._seen: object = None
+        self._told: Callable[[], Awaitable[None]] | None = None
+        self._looking = LoopingCall(lambda: Deferred.fromCoroutine(self._look()))
+        self._looking.clock = clock
+
+    async def read(self) -> KnownHosts:
+        """What is known now."""
+        return await self._blocking.call(read, self._files)
+
+    def start(self, changed: Callable[[], Awaitable[None]]) -> None:
+        """Call `changed` when they have; until `stop`."""
+        self._told = changed
+        self._looking.start(LOOK, now=False)
+
+    def stop(self) -> None:
+        if self._looking.running:
+            self._looking.stop()
+
+    async def _look(self) -> None:
+        try:
+            seen = await self._blocking.call(marks, self._files)
+            if seen != self._seen and self._told is not None:
+                await self._told()
+                self._seen = seen
+        except Exception:
+            # The next look tries again.
+            log.failure("what ssh in tasks knows of servers was not brought up to date")
+
+
+def marks(files: Sequence[Path]) -> Mapping[Path, tuple[int, int, int]]:
+    """What changes with each file. Blocking."""
+    found = {}
+    for path in files:
+        try:
+            state = path.stat()
+        except OSError:
+            continue
+        found[path] = (state.st_mtime_ns, state.st_size, state.st_ino)
+    return found
+
+
+def owners_files(home: Path, git_home: Path) -> tuple[Path, ...]:
+    """Where the owner's ssh and the host's own git keep the servers that they know."""
+    return (
+        git_home / "known_hosts",
+        home / ".ssh" / "known_hosts",
+        home / ".ssh" / "known_hosts2",
+        Path("/etc/ssh/ssh_known_hosts"),
+        Path("/etc/ssh/ssh_known_hosts2"),
+    )
