@@ -1,9 +1,9 @@
 """Proofs for tasks and for the host's own git: proofs.Broker.
 
-A task has two Unix sockets in its control folder, which its container sees read-only: `git.sock` (counter) and
-`ssh.sock` (ssh_agent), and the servers that ssh may trust in `known_hosts`. For one run of the host's own git
-the same is made in a folder of its own, for the one repository. Whoever can connect to a socket may use it:
-into a container leads only its own mount, and the folders around are open to the daemon's user alone.
+A task has two Unix sockets in its control folder, which its container sees read-only: `git.sock` (counter)
+and `ssh.sock` (ssh_access). For one run of the host's own git one of them is made in a folder of its own, for
+the one repository. Whoever can connect to a socket may use it: into a container leads only its own mount, and
+the folders around are open to the daemon's user alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import itertools
 import shlex
 import shutil
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,14 @@ from urllib.parse import urlsplit
 
 import attrs
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 
 from uaihost.blocking import Blocking
 from uaihost.credentials.api_forward import ApiForward
 from uaihost.credentials.counter import Counter, TaskDesk
-from uaihost.credentials.known_hosts import KnownHosts, destinations
-from uaihost.credentials.ssh_agent import AgentFactory, Audit, agent_factory
+from uaihost.credentials.ssh_access import SshAccess
+from uaihost.credentials.ssh_agent import Audit, agent_factory
 from uaihost.errors import ErrorCode, HostError
 from uaihost.paths import SOCKET_LIMIT, Folders
 from uaihost.proofs import Grant, Reach, SshKeys, Tokens
@@ -38,7 +38,7 @@ log = Logger()
 
 # Where a container finds them, below its control folder.
 FOLDER = "broker"
-GIT_SOCKET, SSH_SOCKET, KNOWN_HOSTS = "git.sock", "ssh.sock", "known_hosts"
+GIT_SOCKET, SSH_SOCKET = "git.sock", "ssh.sock"
 # Which socket git's helper asks; in a container it knows its place.
 SOCKET_VARIABLE = "UAI_GIT_SOCKET"
 
@@ -50,22 +50,19 @@ _OWN_MODE = 0o600
 @attrs.frozen
 class _Served:
     counter: Counter
-    agent: AgentFactory
     ports: tuple[IListeningPort, ...]
 
     def close(self) -> None:
         for port in self.ports:
             port.stopListening()
         self.counter.close()
-        self.agent.close()
 
 
 class TaskBroker:
     """proofs.Broker.
 
-    forward: the way to GitHub's API. hosts: reads which servers ssh may trust. audit: told of each use.
-    settings: further ones for the host's own git, like whose certificates it trusts. helper: git's credential
-    helper, a program of the shim.
+    forward: the way to GitHub's API. audit: told of each use. helper: git's credential helper, a program of
+    the shim. settings: further ones for the host's own git, like whose certificates it trusts.
     """
 
     def __init__(
@@ -76,7 +73,7 @@ class TaskBroker:
         tokens: Tokens,
         keys: SshKeys,
         forward: ApiForward,
-        hosts: Callable[[], Awaitable[KnownHosts]],
+        ssh: SshAccess,
         audit: Audit,
         *,
         helper: Path,
@@ -89,7 +86,7 @@ class TaskBroker:
         self._tokens = tokens
         self._keys = keys
         self._forward = forward
-        self._hosts = hosts
+        self._ssh = ssh
         self._audit = audit
         self._helper = helper
         self._settings = settings
@@ -99,21 +96,23 @@ class TaskBroker:
 
     async def open(self, grant: Grant) -> None:
         folder = self._folders.control(grant.task_id) / FOLDER
+        await self._blocking.call(_make, folder, 0o755)
+        agent = await self._ssh.open(grant, folder)
         served = self._open.get(grant.task_id)
         if served is not None:
-            served.counter.desk.grant = served.agent.grant = grant
-            await self._known_hosts(folder, grant)
-            if (folder / GIT_SOCKET).is_socket() and (folder / SSH_SOCKET).is_socket():
+            served.counter.desk.grant = grant
+            if all((folder / name).is_socket() for name in (GIT_SOCKET, SSH_SOCKET)):
                 return
-            self.close(grant.task_id)
-        await self._blocking.call(_make, folder, 0o755)
-        await self._known_hosts(folder, grant)
-        self._open[grant.task_id] = self._serve(folder, grant, self._forward, _MODE)
+            served.close()
+        counter = self._counter(grant, self._forward)
+        ports = self._listening(folder, {GIT_SOCKET: counter, SSH_SOCKET: agent}, _MODE)
+        self._open[grant.task_id] = _Served(counter, ports)
 
     def close(self, task_id: str) -> None:
         served = self._open.pop(task_id, None)
         if served is not None:
             served.close()
+        self._ssh.close(task_id)
 
     def stop(self) -> None:
         """Close all."""
@@ -135,39 +134,43 @@ class TaskBroker:
             return
         folder = self._folders.run_of_git / str(next(self._numbers))
         await self._blocking.call(_make, folder, 0o700)
-        served = None
+        grant = Grant(user_id, "", (url,))
+        closing = contextlib.ExitStack()
         try:
-            grant = Grant(user_id, "", (url,))
-            served = self._serve(folder, grant, None, _OWN_MODE)
             if over_https:
+                counter = self._counter(grant, None)
+                closing.callback(counter.close)
+                (port,) = self._listening(folder, {GIT_SOCKET: counter}, _OWN_MODE)
+                closing.callback(port.stopListening)
                 command = f"{shlex.quote(sys.executable)} -I {shlex.quote(str(self._helper))}"
                 yield Reach(
                     (f"credential.helper=!{command}", "credential.useHttpPath=true", *self._settings),
                     {SOCKET_VARIABLE: str(folder / GIT_SOCKET)},
                 )
             else:
+                agent = agent_factory(self._reactor, self._keys, grant, self._ssh.hosts, self._audit)
+                closing.callback(agent.close)
+                (port,) = self._listening(folder, {SSH_SOCKET: agent}, _OWN_MODE)
+                closing.callback(port.stopListening)
                 yield Reach((), {"SSH_AUTH_SOCK": str(folder / SSH_SOCKET)})
         finally:
-            if served is not None:
-                served.close()
+            closing.close()
             await self._blocking.call(shutil.rmtree, folder, ignore_errors=True)
 
-    def _serve(self, folder: Path, grant: Grant, forward: ApiForward | None, mode: int) -> _Served:
+    def _counter(self, grant: Grant, forward: ApiForward | None) -> Counter:
         def note(what: str, host: str, path: str, outcome: str) -> None:
-            current = desk.grant
-            self._audit(
-                user=current.user_id, task=current.task_id, what=what, host=host, path=path, outcome=outcome
-            )
+            of = desk.grant
+            self._audit(user=of.user_id, task=of.task_id, what=what, host=host, path=path, outcome=outcome)
 
-        def host() -> str | None:
-            return self._tokens.host(desk.grant.user_id)
+        desk = TaskDesk(self._reactor, grant, lambda: self._tokens.host(desk.grant.user_id), note)
+        return Counter(self._reactor, desk, self._tokens, forward)
 
-        desk = TaskDesk(self._reactor, grant, host, note)
-        counter = Counter(self._reactor, desk, self._tokens, forward)
-        agent = agent_factory(self._reactor, self._keys, grant, self._hosts, self._audit)
+    def _listening(
+        self, folder: Path, factories: Mapping[str, IProtocolFactory], mode: int
+    ) -> tuple[IListeningPort, ...]:
         ports: list[IListeningPort] = []
         try:
-            for name, factory in ((GIT_SOCKET, counter), (SSH_SOCKET, agent)):
+            for name, factory in factories.items():
                 path = folder / name
                 if len(str(path).encode()) > SOCKET_LIMIT:
                     raise HostError(
@@ -175,20 +178,17 @@ class TaskBroker:
                         f"{path} is too long for a Unix socket's name; set UAI_DATA_DIR to a shorter path",
                     )
                 ports.append(self._listen(path, factory, mode))
-        except (OSError, CannotListenError) as error:
+        except (OSError, CannotListenError, HostError) as error:
             for port in ports:
                 port.stopListening()
+            if isinstance(error, HostError):
+                raise
             raise HostError(
                 ErrorCode.UNAVAILABLE,
                 f"the sockets for git and ssh cannot be opened: {error}; look at free disk space and at the "
                 f"owner of {folder}",
             ) from None
-        return _Served(counter, agent, tuple(ports))
-
-    async def _known_hosts(self, folder: Path, grant: Grant) -> None:
-        known = await self._hosts()
-        text = known.text(destinations(grant.repositories))
-        await self._blocking.call(_replace, folder / KNOWN_HOSTS, text)
+        return tuple(ports)
 
 
 def clear_leftovers(folders: Folders) -> None:
@@ -200,11 +200,3 @@ def clear_leftovers(folders: Folders) -> None:
 def _make(folder: Path, mode: int) -> None:
     folder.mkdir(mode=mode, parents=True, exist_ok=True)
     folder.chmod(mode)
-
-
-def _replace(path: Path, text: str) -> None:
-    """In one step: ssh in the container may be reading it."""
-    new = path.with_name(path.name + ".new")
-    new.write_text(text, encoding="ascii")
-    new.chmod(0o644)
-    new.replace(path)
