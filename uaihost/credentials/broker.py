@@ -1,9 +1,9 @@
 """Proofs for tasks and for the host's own git: proofs.Broker.
 
 A task has two Unix sockets in its control folder, which its container sees read-only: `git.sock` (counter)
-and `ssh.sock` (ssh_access). For one run of the host's own git one of them is made in a folder of its own, for
-the one repository. Whoever can connect to a socket may use it: into a container leads only its own mount, and
-the folders around are open to the daemon's user alone.
+and `ssh.sock` (ssh_agent), and beside them the servers that its ssh may trust. For one run of the host's own
+git one of the two is made in a folder of its own, for the one repository. Whoever can connect to a socket may
+use it: into a container leads only its own mount, and the folders around are open to the daemon's user alone.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from twisted.logger import Logger
 from uaihost.blocking import Blocking
 from uaihost.credentials.api_forward import ApiForward
 from uaihost.credentials.counter import Counter, TaskDesk
-from uaihost.credentials.ssh_access import SshAccess
-from uaihost.credentials.ssh_agent import Audit, agent_factory
+from uaihost.credentials.known_hosts import KnownHosts, destinations
+from uaihost.credentials.server_files import ServerFiles
+from uaihost.credentials.ssh_agent import AgentFactory, Audit, agent_factory
 from uaihost.errors import ErrorCode, HostError
 from uaihost.paths import SOCKET_LIMIT, Folders
 from uaihost.proofs import Grant, Reach, SshKeys, Tokens
@@ -38,7 +39,7 @@ log = Logger()
 
 # Where a container finds them, below its control folder.
 FOLDER = "broker"
-GIT_SOCKET, SSH_SOCKET = "git.sock", "ssh.sock"
+GIT_SOCKET, SSH_SOCKET, KNOWN_HOSTS = "git.sock", "ssh.sock", "known_hosts"
 # Which socket git's helper asks; in a container it knows its place.
 SOCKET_VARIABLE = "UAI_GIT_SOCKET"
 
@@ -50,19 +51,22 @@ _OWN_MODE = 0o600
 @attrs.frozen
 class _Served:
     counter: Counter
+    agent: AgentFactory
     ports: tuple[IListeningPort, ...]
 
     def close(self) -> None:
         for port in self.ports:
             port.stopListening()
         self.counter.close()
+        self.agent.close()
 
 
 class TaskBroker:
     """proofs.Broker.
 
-    forward: the way to GitHub's API. audit: told of each use. helper: git's credential helper, a program of
-    the shim. settings: further ones for the host's own git, like whose certificates it trusts.
+    forward: the way to GitHub's API. servers: which ones ssh may trust. audit: told of each use. helper:
+    git's credential helper, a program of the shim. settings: further ones for the host's own git, like whose
+    certificates it trusts.
     """
 
     def __init__(
@@ -73,7 +77,7 @@ class TaskBroker:
         tokens: Tokens,
         keys: SshKeys,
         forward: ApiForward,
-        ssh: SshAccess,
+        servers: ServerFiles,
         audit: Audit,
         *,
         helper: Path,
@@ -86,7 +90,7 @@ class TaskBroker:
         self._tokens = tokens
         self._keys = keys
         self._forward = forward
-        self._ssh = ssh
+        self._servers = servers
         self._audit = audit
         self._helper = helper
         self._settings = settings
@@ -94,30 +98,34 @@ class TaskBroker:
         self._open: dict[str, _Served] = {}
         self._numbers = itertools.count(1)
 
+    def start(self) -> None:
+        """Follow the owner's known servers; until `stop`."""
+        self._servers.start(self._tell_servers)
+
+    def stop(self) -> None:
+        """Close all."""
+        self._servers.stop()
+        for task_id in list(self._open):
+            self.close(task_id)
+
     async def open(self, grant: Grant) -> None:
-        folder = self._folders.control(grant.task_id) / FOLDER
+        folder = self._folder(grant.task_id)
         await self._blocking.call(_make, folder, 0o755)
-        agent = await self._ssh.open(grant, folder)
+        await self._blocking.call(_put_servers, folder, grant, await self._servers.read())
         served = self._open.get(grant.task_id)
         if served is not None:
-            served.counter.desk.grant = grant
+            served.counter.desk.grant = served.agent.grant = grant
             if all((folder / name).is_socket() for name in (GIT_SOCKET, SSH_SOCKET)):
                 return
             served.close()
-        counter = self._counter(grant, self._forward)
+        counter, agent = self._counter(grant, self._forward), self._agent(grant)
         ports = self._listening(folder, {GIT_SOCKET: counter, SSH_SOCKET: agent}, _MODE)
-        self._open[grant.task_id] = _Served(counter, ports)
+        self._open[grant.task_id] = _Served(counter, agent, ports)
 
     def close(self, task_id: str) -> None:
         served = self._open.pop(task_id, None)
         if served is not None:
             served.close()
-        self._ssh.close(task_id)
-
-    def stop(self) -> None:
-        """Close all."""
-        for task_id in list(self._open):
-            self.close(task_id)
 
     @asynccontextmanager
     async def reach(self, user_id: str, url: str) -> AsyncIterator[Reach]:
@@ -148,7 +156,7 @@ class TaskBroker:
                     {SOCKET_VARIABLE: str(folder / GIT_SOCKET)},
                 )
             else:
-                agent = agent_factory(self._reactor, self._keys, grant, self._ssh.hosts, self._audit)
+                agent = self._agent(grant)
                 closing.callback(agent.close)
                 (port,) = self._listening(folder, {SSH_SOCKET: agent}, _OWN_MODE)
                 closing.callback(port.stopListening)
@@ -164,6 +172,22 @@ class TaskBroker:
 
         desk = TaskDesk(self._reactor, grant, lambda: self._tokens.host(desk.grant.user_id), note)
         return Counter(self._reactor, desk, self._tokens, forward)
+
+    def _agent(self, grant: Grant) -> AgentFactory:
+        return agent_factory(self._reactor, self._keys, grant, self._servers.read, self._audit)
+
+    def _folder(self, task_id: str) -> Path:
+        return self._folders.control(task_id) / FOLDER
+
+    async def _tell_servers(self) -> None:
+        known = await self._servers.read()
+        for task_id, served in list(self._open.items()):
+            grant = served.agent.grant
+            try:
+                await self._blocking.call(_put_servers, self._folder(task_id), grant, known)
+            except FileNotFoundError:
+                # It is being taken down.
+                continue
 
     def _listening(
         self, folder: Path, factories: Mapping[str, IProtocolFactory], mode: int
@@ -200,3 +224,11 @@ def clear_leftovers(folders: Folders) -> None:
 def _make(folder: Path, mode: int) -> None:
     folder.mkdir(mode=mode, parents=True, exist_ok=True)
     folder.chmod(mode)
+
+
+def _put_servers(folder: Path, grant: Grant, known: KnownHosts) -> None:
+    """The file is whole at every moment: ssh in the container may be reading it."""
+    new = folder / f".{KNOWN_HOSTS}"
+    new.write_text(known.text(destinations(grant.repositories)), encoding="ascii")
+    new.chmod(0o644)
+    new.replace(folder / KNOWN_HOSTS)
