@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred
+from twisted.internet.defer import TimeoutError as TookTooLong
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from uaihost.agents.progress import TurnFinished
@@ -18,6 +20,13 @@ from uaihost.errors import HostError
 from uaihost.state import channel as table
 
 log = Logger()
+
+# Seconds that the author's turn waits for a look at the files; the largest work copies take a few.
+LOOK_LIMIT = 60.0
+# Before a look is tried again whose outcome could not be stored (a full disk), seconds.
+FAULT_PAUSE = 5.0
+# Whose words a request for a review is.
+ORIGIN = "system"
 
 
 class Changes(Protocol):
@@ -34,79 +43,131 @@ class Unwatched:
         return ""
 
 
+@attrs.frozen
+class Surroundings:
+    """crew: its ids, the author first; effects: makes empty ones; store: commits them; wake: an agent may
+    begin now."""
+
+    clock: Any
+    changes: Changes
+    crew: Callable[[], Sequence[str]]
+    effects: Callable[[], Effects]
+    store: Callable[[Effects], Awaitable[None]]
+    wake: Callable[[str], None]
+
+
 class Reviewing:
-    """One task's rounds. effects: makes empty ones; store: commits them and wakes who is asked."""
+    """One task's rounds. The author's turns begin when its files are known, so that no change is missed."""
 
-    def __init__(
-        self,
-        task_id: str,
-        row: str,
-        reviewers: Sequence[str],
-        changes: Changes,
-        crew: Callable[[], Sequence[str]],
-        effects: Callable[[], Effects],
-        store: Callable[[Effects], Awaitable[None]],
-    ) -> None:
-        fields: dict[str, Any] = json.loads(row) if row else {}
+    def __init__(self, task_id: str, row: str, reviewers: Sequence[str], around: Surroundings) -> None:
         self.reviewers = list(reviewers)
-        self._round = Round(**{**fields, "left": tuple(fields.get("left", ()))})
+        self._round = reviews.restored(json.loads(row) if row else {})
         self._task_id = task_id
-        self._changes = changes
-        self._crew = crew
-        self._effects = effects
-        self._store = store
-        # Looks follow one another, in the order of the turns they belong to.
-        self._lock = DeferredLock()
+        self._around = around
+        # Of the files now, for the turn that is about to begin; '' when it cannot be told, None: not asked.
+        self._mark: str | None = None
+        self._busy = False
+        self._again: IDelayedCall | None = None
+        self._closed = False
 
-    def turn_began(self, author: str) -> None:
-        """The author works from here on."""
-        if self._who(author):
-            self._later(self._begin())
+    def may_begin(self, agent_id: str) -> bool:
+        """Whether the agent's turn may begin; if not it is woken when it may."""
+        if agent_id != self._author or not self._watched:
+            return True
+        if self._round.looking:
+            self.resume()
+            return False
+        if self._round.mark or self._mark is not None:
+            return True
+        self._later(self._measure)
+        return False
 
-    def turn_ended(self, author: str, agent_id: str, ended: TurnFinished, effects: Effects) -> None:
+    def turn_began(self, agent_id: str, effects: Effects) -> None:
+        if agent_id == self._author and self._watched:
+            mark, self._mark = self._mark or "", None
+            self._change(reviews.begun(self._round, mark), effects)
+
+    def turn_ended(self, agent_id: str, ended: TurnFinished, effects: Effects) -> None:
         """Stored with the end of the turn: after a crash the look is made up for."""
-        if agent_id == author:
-            if ended.reason == "done" and self._who(author):
+        if ended.reason != "done":
+            return
+        if agent_id == self._author:
+            if self._watched:
                 self._change(reviews.look(self._round, ended.answer), effects)
-                effects.after.append(lambda: self._later(self._look(author)))
-        elif ended.reason == "done":
-            addressed = author in routing.mentions(ended.answer, [author])
-            after = reviews.answered(self._round, agent_id, addressed)
+                effects.after.append(self.resume)
+        elif ended.origin == ORIGIN:
+            addressed = self._author in routing.mentions(ended.answer, [self._author])
+            after, asks = reviews.answered(self._round, agent_id, addressed, self._who())
             if after != self._round:
                 self._change(after, effects)
-                self._ask(author, effects)
+                self._ask(asks, effects)
 
-    def resume(self, author: str) -> None:
-        """After a start of the daemon."""
-        if self._round.stage == "looking":
-            self._later(self._look(author))
+    def resume(self) -> None:
+        """Make up for a look that is owed."""
+        if self._round.looking:
+            self._later(self._look)
 
-    def _who(self, author: str) -> list[str]:
-        return [name for name in self.reviewers if name != author and name in self._crew()]
+    def close(self) -> None:
+        """The channel goes away: what is owed is made up for when it is open again."""
+        self._closed = True
+        if self._again is not None and self._again.active():
+            self._again.cancel()
 
-    async def _begin(self) -> None:
-        mark = await self._changes.fingerprint(self._task_id)
-        effects = self._effects()
-        self._change(reviews.begun(mark), effects)
-        await self._store(effects)
+    @property
+    def _author(self) -> str:
+        return next(iter(self._around.crew()), "")
 
-    async def _look(self, author: str) -> None:
-        if self._round.stage != "looking":
+    @property
+    def _watched(self) -> bool:
+        # Whoever is named: while a crew begins its reviewers may not be here yet.
+        return any(name != self._author for name in self.reviewers)
+
+    def _who(self) -> list[str]:
+        author, crew = self._author, self._around.crew()
+        return [name for name in dict.fromkeys(self.reviewers) if name != author and name in crew]
+
+    async def _measure(self) -> None:
+        self._mark, why = await self._fingerprint()
+        if why:
+            log.warn("the files of task {task} are not known: {why}", task=self._task_id, why=why)
+
+    async def _look(self) -> None:
+        effects = self._around.effects()
+        mark, why = await self._fingerprint()
+        if self._closed:
             return
-        mark = await self._changes.fingerprint(self._task_id)
-        effects = self._effects()
-        self._change(reviews.found(self._round, mark, self._who(author)), effects)
-        self._ask(author, effects)
-        await self._store(effects)
+        if why:
+            effects.note(
+                f"Nobody was asked to review what @{self._author} did: its files cannot be looked at ({why})"
+            )
+        after, asks = reviews.found(self._round, mark, self._who())
+        self._change(after, effects)
+        self._ask(asks, effects)
+        await self._around.store(effects)
 
-    def _ask(self, author: str, effects: Effects) -> None:
-        if self._round.stage != "asked":
+    async def _fingerprint(self) -> tuple[str, str]:
+        """The mark of the files, and why there is none."""
+        looking = ensureDeferred(self._around.changes.fingerprint(self._task_id))
+        looking.addTimeout(LOOK_LIMIT, self._around.clock)
+        try:
+            return await looking, ""
+        except TookTooLong:
+            return "", f"that takes longer than {LOOK_LIMIT:.0f} s"
+        except HostError as error:
+            return "", error.message
+        except Exception as error:
+            # A fault of ours costs the review, not the author's next turn.
+            log.failure("the files of task {task}", task=self._task_id)
+            return "", type(error).__name__
+
+    def _ask(self, asks: bool, effects: Effects) -> None:
+        if not asks:
             return
         reviewer, task_id = self._round.left[0], self._task_id
-        text = reviews.request(author, self._round.answer)
-        effects.writes.append(lambda db: table.enqueue(db, task_id, reviewer, text, origin="system"))
+        text = reviews.request(self._author, self._round.answer)
+        effects.writes.append(lambda db: table.enqueue(db, task_id, reviewer, text, origin=ORIGIN))
         effects.heard.append(reviewer)
-        effects.note(f"@{reviewer} is asked to review what @{author} has changed.")
+        effects.note(f"@{reviewer} is asked to review what @{self._author} has changed.")
 
     def _change(self, after: Round, effects: Effects) -> None:
         before, self._round = self._round, after
@@ -117,15 +178,24 @@ class Reviewing:
     def _back(self, before: Round) -> None:
         self._round = before
 
-    def _later(self, work: Any) -> None:
-        async def one_at_a_time() -> None:
-            await self._lock.acquire()
-            try:
-                await work
-            except HostError as error:
-                log.warn("task {task} cannot be reviewed: {why}", task=self._task_id, why=error.message)
-            finally:
-                self._lock.release()
+    def _later(self, work: Callable[[], Awaitable[None]]) -> None:
+        """One look at a time; the author waits for it."""
+        if self._busy or self._closed:
+            return
+        self._busy = True
 
-        done: Deferred[None] = ensureDeferred(one_at_a_time())
+        async def alone() -> None:
+            try:
+                await work()
+            finally:
+                self._busy = False
+
+        done = ensureDeferred(alone())
+        done.addCallbacks(lambda _: self._around.wake(self._author), self._failed)
         done.addErrback(lambda failure: log.failure("a review of task {task}", failure, task=self._task_id))
+
+    def _failed(self, failure: Any) -> None:
+        """It could not be stored: it is owed still."""
+        log.failure("a review of task {task}", failure, task=self._task_id)
+        if not self._closed:
+            self._again = self._around.clock.callLater(FAULT_PAUSE, self.resume)

@@ -1,54 +1,81 @@
 """Rounds of review: the first agent's turn has changed files, so reviewers are asked, one by one. Pure.
 
-A reviewer that addresses the author ends the round: the author works again, and its next change begins a new
-one. It knows files only as a mark that differs when they do.
+A reviewer that addresses the author lets the author speak first: what that changes begins a new round, and
+if it changes nothing the next reviewer is asked. It knows files only as a mark that differs when they do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import attrs
 
-Stage = Literal["", "looking", "asked"]
+Stage = Literal["", "asked", "addressed"]
 
 
 @attrs.frozen
 class Round:
-    """mark: of the files before the author's turn, '' when not known. stage: `looking` while it is being
-    found out whether they changed, `asked` while a reviewer is at work. left: who is still to be asked, the
-    one who was asked first; answer: what the author said last."""
+    """mark: of the files before the author's turn, '' when not known. looking: it is being found out whether
+    they have changed. stage: `asked` while a reviewer is at work, `addressed` while its word waits for the
+    author's. left: who is still to be asked, or is asked, that one first; answer: what the author said last.
+    """
 
     mark: str = ""
+    looking: bool = False
     stage: Stage = ""
     left: tuple[str, ...] = ()
     answer: str = ""
 
 
-def begun(mark: str) -> Round:
-    """The author's turn begins."""
-    return Round(mark=mark)
+_FIELDS = frozenset(field.name for field in attrs.fields(Round))
+
+
+def restored(fields: Mapping[str, Any]) -> Round:
+    """The round of a stored row."""
+    known = {name: value for name, value in fields.items() if name in _FIELDS}
+    known["left"] = tuple(known.get("left", ()))
+    if known.get("stage") == "looking":
+        # As it was stored before a look was apart from the stage.
+        known |= {"stage": "", "looking": True}
+    return Round(**known)
+
+
+def begun(round_: Round, mark: str) -> Round:
+    """The author's turn begins. After one that came to no end the files are still compared with before it."""
+    return attrs.evolve(round_, mark=round_.mark or mark)
 
 
 def look(round_: Round, answer: str) -> Round:
     """The author's turn is done."""
-    return attrs.evolve(round_, stage="looking", left=(), answer=answer)
+    return attrs.evolve(round_, looking=True, answer=answer)
 
 
-def found(round_: Round, mark: str, reviewers: Sequence[str]) -> Round:
-    """What the files are now: the first reviewer is asked if they changed."""
-    if not reviewers or not round_.mark or mark == round_.mark:
-        return Round(mark=mark)
-    return attrs.evolve(round_, mark=mark, stage="asked", left=tuple(reviewers))
+def found(round_: Round, mark: str, reviewers: Sequence[str]) -> tuple[Round, bool]:
+    """What the files are now, '' when that cannot be told; whether the first of those left is asked now.
+
+    A change begins a new round, whatever became of the last.
+    """
+    seen = attrs.evolve(round_, mark="", looking=False)
+    if mark and round_.mark and mark != round_.mark:
+        return _next(seen, reviewers)
+    if round_.stage == "addressed":
+        return _next(seen, [name for name in round_.left if name in reviewers])
+    return seen, False
 
 
-def answered(round_: Round, reviewer: str, addressed: bool) -> Round:
-    """The reviewer's turn is done; addressed: it spoke to the author. The next is asked, if there is one."""
+def answered(round_: Round, reviewer: str, addressed: bool, reviewers: Sequence[str]) -> tuple[Round, bool]:
+    """The reviewer's turn is done, addressed: it spoke to the author; whether the next is asked now."""
     if round_.stage != "asked" or round_.left[:1] != (reviewer,):
-        return round_
-    left = () if addressed else round_.left[1:]
-    return attrs.evolve(round_, left=left, stage="asked" if left else "")
+        return round_, False
+    left = [name for name in round_.left[1:] if name in reviewers]
+    if addressed:
+        return attrs.evolve(round_, left=tuple(left), stage="addressed"), False
+    return _next(round_, left)
+
+
+def _next(round_: Round, left: Sequence[str]) -> tuple[Round, bool]:
+    return attrs.evolve(round_, left=tuple(left), stage="asked" if left else ""), bool(left)
 
 
 def request(author: str, answer: str) -> str:

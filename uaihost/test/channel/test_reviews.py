@@ -7,34 +7,88 @@ from twisted.trial.unittest import TestCase
 from uaihost.channel import reviews
 from uaihost.channel.reviews import Round
 
+CREW = ["r", "s"]
+
 
 class RoundTests(TestCase):
     def changed(self) -> Round:
-        return reviews.found(reviews.look(reviews.begun("1"), "I did it"), "2", ["r", "s"])
+        before = reviews.look(reviews.begun(Round(), "1"), "I did it")
+        round_, asks = reviews.found(before, "2", CREW)
+        self.assertTrue(asks)
+        return round_
 
     def test_reviewers_are_asked_in_order(self) -> None:
         first = self.changed()
         self.assertEqual((first.stage, first.left, first.answer), ("asked", ("r", "s"), "I did it"))
-        second = reviews.answered(first, "r", addressed=False)
-        self.assertEqual((second.stage, second.left), ("asked", ("s",)))
-        self.assertEqual(reviews.answered(second, "s", addressed=False).stage, "")
+        second, asks = reviews.answered(first, "r", False, CREW)
+        self.assertEqual((second.stage, second.left, asks), ("asked", ("s",), True))
+        last, asks = reviews.answered(second, "s", False, CREW)
+        self.assertEqual((last.stage, last.left, asks), ("", (), False))
 
-    def test_one_that_addresses_the_author_ends_the_round(self) -> None:
-        self.assertEqual(reviews.answered(self.changed(), "r", addressed=True).stage, "")
+    def test_one_that_addresses_the_author_lets_it_speak_first(self) -> None:
+        round_, asks = reviews.answered(self.changed(), "r", True, CREW)
+        self.assertEqual((round_.stage, round_.left, asks), ("addressed", ("s",), False))
+        look = reviews.look(reviews.begun(round_, "2"), "no")
+        same, asks = reviews.found(look, "2", CREW)
+        self.assertEqual((same.stage, same.left, asks), ("asked", ("s",), True))
+        again, asks = reviews.found(look, "3", CREW)
+        self.assertEqual((again.stage, again.left, asks), ("asked", ("r", "s"), True))
+
+    def test_the_last_one_that_addresses_the_author_ends_the_round_unless_it_changes_something(self) -> None:
+        second, _ = reviews.answered(self.changed(), "r", False, CREW)
+        round_, _ = reviews.answered(second, "s", True, CREW)
+        look = reviews.look(reviews.begun(round_, "2"), "no")
+        same, asks = reviews.found(look, "2", CREW)
+        self.assertEqual((same.stage, same.left, asks), ("", (), False))
+
+    def test_a_word_to_the_author_meanwhile_that_changes_nothing_asks_nobody_twice(self) -> None:
+        look = reviews.look(reviews.begun(self.changed(), "2"), "so it is")
+        after, asks = reviews.found(look, "2", CREW)
+        self.assertEqual((after.stage, after.left, asks), ("asked", ("r", "s"), False))
+        after, asks = reviews.found(look, "3", CREW)
+        self.assertEqual((after.stage, after.left, asks), ("asked", ("r", "s"), True))
+
+    def test_who_has_left_the_crew_is_not_waited_for(self) -> None:
+        after, asks = reviews.answered(self.changed(), "r", False, ["r"])
+        self.assertEqual((after.stage, after.left, asks), ("", (), False))
 
     def test_what_is_no_answer_changes_nothing(self) -> None:
         first = self.changed()
-        self.assertEqual(reviews.answered(first, "s", addressed=False), first)
-        self.assertEqual(reviews.answered(Round(), "r", addressed=True), Round())
+        self.assertEqual(reviews.answered(first, "s", False, CREW), (first, False))
+        self.assertEqual(reviews.answered(Round(), "r", True, CREW), (Round(), False))
 
     def test_nobody_is_asked_without_a_change_or_a_reviewer_or_a_mark(self) -> None:
-        look = reviews.look(reviews.begun("1"), "")
-        self.assertEqual(reviews.found(look, "1", ["r"]).stage, "")
-        self.assertEqual(reviews.found(look, "2", []).stage, "")
-        self.assertEqual(reviews.found(reviews.look(Round(), ""), "2", ["r"]).stage, "")
+        look = reviews.look(reviews.begun(Round(), "1"), "")
+        for before, mark, crew in (
+            (look, "1", CREW),
+            (look, "2", []),
+            (look, "", CREW),
+            (reviews.look(reviews.begun(Round(), ""), ""), "2", CREW),
+        ):
+            after, asks = reviews.found(before, mark, crew)
+            self.assertEqual((after.stage, after.mark, asks), ("", "", False))
+
+    def test_a_turn_that_came_to_no_end_is_compared_with_before_it(self) -> None:
+        again = reviews.begun(reviews.begun(Round(), "1"), "2")
+        self.assertEqual(again.mark, "1")
 
     def test_a_reviewer_is_told_whom_to_address(self) -> None:
         text = reviews.request("a", "All tests pass.")
         self.assertIn("@a", text)
         self.assertIn("All tests pass.", text)
         self.assertNotIn("said of it", reviews.request("a", " "))
+
+
+class StoredTests(TestCase):
+    def test_a_row_is_read_as_it_was_stored(self) -> None:
+        self.assertEqual(reviews.restored({}), Round())
+        fields = {"mark": "m", "looking": True, "stage": "addressed", "left": ["s"], "answer": "x"}
+        self.assertEqual(reviews.restored(fields), Round("m", True, "addressed", ("s",), "x"))
+
+    def test_a_look_owed_by_an_older_version_is_still_owed(self) -> None:
+        old = {"mark": "m", "stage": "looking", "left": [], "answer": "x"}
+        self.assertEqual(reviews.restored(old), Round("m", True, "", (), "x"))
+        after, asks = reviews.found(reviews.restored(old), "n", CREW)
+        self.assertEqual((after.left, asks), (("r", "s"), True))
+        old = {"mark": "m", "stage": "asked", "left": ["r", "s"], "answer": "x"}
+        self.assertEqual(reviews.restored(old), Round("m", False, "asked", ("r", "s"), "x"))
