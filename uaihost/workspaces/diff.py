@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from uaihost.blocking import Blocking
 from uaihost.errors import ErrorCode, HostError
-from uaihost.workspaces.diff_parser import File, clip, parse_files, parse_patch
+from uaihost.workspaces.checkouts import all_of
+from uaihost.workspaces.diff_parser import File, clip, parse
 from uaihost.workspaces.mirrors import Mirrors
 from uaihost.workspaces.places import Places
-from uaihost.workspaces.safe_git import Git, GitFailed
+from uaihost.workspaces.safe_git import OUTPUT, Git, GitFailed
 from uaihost.workspaces.snapshot import Snapshot, Snapshots
+from uaihost.workspaces.staging import Staging, compare, empty_tree
 
 # What a person can read and a page can show: bytes of hunks for a file and in all, files.
 FILE_LIMIT = 256 << 10
@@ -19,94 +28,175 @@ MAX_FILES = 1000
 LARGE = 1 << 20
 # Bytes: a changed file larger than this is named and not even read; saving reads it.
 UNREAD = 32 << 20
+# Answers that are kept for who asks again, and bytes of hunks in them.
+_ANSWERS = 16
+_KEPT = 16 << 20
 
 _OPTIONS = ("-r", "-M", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color", "--submodule=short")
 _SETTINGS = (f"core.bigFileThreshold={LARGE}",)
 
 
-class Diffs:
-    """Shows what work copies hold."""
+@attrs.frozen
+class _Answer:
+    """What was told last of a work copy. key: of all that it depends on; size: bytes of its hunks."""
 
-    def __init__(self, git: Git, mirrors: Mirrors, snapshots: Snapshots) -> None:
+    key: tuple[Any, ...]
+    value: dict[str, Any]
+    size: int
+
+
+class Diffs:
+    """Shows what work copies hold.
+
+    Who asks while a copy is looked at is answered by the next look, together with all who ask meanwhile:
+    nobody is told what was true before the question. A look that finds what the last one found costs the
+    look alone.
+    """
+
+    def __init__(self, git: Git, mirrors: Mirrors, snapshots: Snapshots, blocking: Blocking) -> None:
         self._git = git
         self._mirrors = mirrors
         self._snapshots = snapshots
+        self._blocking = blocking
+        self._asking: dict[Path, list[Deferred[dict[str, Any]]]] = {}
+        self._answers: OrderedDict[Path, _Answer] = OrderedDict()
+        self._bases: dict[Path, tuple[tuple[str, ...], str]] = {}
 
     async def diff(self, places: Places, project_id: str) -> dict[str, Any]:
         """Committed, staged, unstaged and untracked changes together, one project of taskDiff's result.
 
-        `{id, slug, base, head, files, truncated}`; base and head are commits, null when there is none.
-
         Raises:
-            HostError: `not_found`, no such work copy; `conflict`, it cannot be read.
+            HostError: `not_found`, no such work copy; `conflict`, it cannot be read; `too_large`.
         """
         self._snapshots.check(places)
-        async with self._snapshots.lock(places):
-            snapshot = await self._snapshots.take(places, largest=UNREAD)
-            try:
-                base = await self._base(snapshot)
-                files, truncated = await self._files(snapshot, base)
-            except (GitFailed, ValueError) as error:
-                why = error.last_line if isinstance(error, GitFailed) else str(error)
-                raise HostError(
-                    ErrorCode.CONFLICT, f"the changes in {places.copy.name!r} cannot be compared: {why}"
-                ) from None
-        return {
-            "id": project_id,
-            "slug": places.copy.name,
-            "base": base,
-            "head": snapshot.head,
-            "files": [file.as_json() for file in files],
-            "truncated": truncated,
-        }
+        mine: Deferred[dict[str, Any]] = Deferred()
+        if places.own in self._asking:
+            self._asking[places.own].append(mine)
+        else:
+            self._asking[places.own] = waiting = [mine]
+            Deferred.fromCoroutine(self._ask(places, waiting))
+        return {"id": project_id, **await mine}
 
-    async def _base(self, snapshot: Snapshot) -> str | None:
-        """Where the work left the default branch; the start of the task when they have nothing in common.
+    def forget(self, task: Path) -> None:
+        """The task's work copies are gone."""
+        for own in [own for own in self._answers if own.is_relative_to(task)]:
+            del self._answers[own]
+        for own in [own for own in self._bases if own.is_relative_to(task)]:
+            del self._bases[own]
 
-        The default branch is the mirror's: the copy's own is the agent's to move.
+    async def _ask(self, places: Places, waiting: list[Deferred[dict[str, Any]]]) -> None:
+        value: dict[str, Any] | None = None
+        error: Exception | None = None
+        try:
+            async with self._snapshots.lock(places):
+                # Who asks from now on may mean what changes from now on.
+                del self._asking[places.own]
+                value = await self._answer(places)
+        except GitFailed as failed:
+            error = _incomparable(places, failed.last_line)
+        except ValueError as odd:
+            error = _incomparable(places, str(odd))
+        except Exception as raised:
+            error = raised
+        if self._asking.get(places.own) is waiting:
+            del self._asking[places.own]
+        for one in waiting:
+            if error is not None:
+                one.errback(Failure(error))
+            elif value is not None:
+                one.callback(value)
+
+    async def _answer(self, places: Places) -> dict[str, Any]:
+        snapshot = await self._snapshots.take(places, largest=UNREAD)
+        base = await self._base(places, snapshot)
+        large = tuple(sorted(snapshot.large.items()))
+        key = (base, snapshot.head, snapshot.refs.branch, snapshot.tree, snapshot.index_digest, large)
+        last = self._answers.pop(places.own, None)
+        if last is None or last.key != key:
+            found = await self._compared(snapshot, places.index, base)
+            value = {
+                "slug": places.copy.name,
+                "base": base,
+                "head": snapshot.head,
+                "branch": snapshot.refs.branch,
+                **await self._blocking.call(found.as_json),
+            }
+            last = _Answer(key, value, sum(len(file.hunks or b"") for file in found.files))
+        self._answers[places.own] = last
+        while len(self._answers) > _ANSWERS or sum(one.size for one in self._answers.values()) > _KEPT:
+            self._answers.popitem(last=False)
+        return last.value
+
+    async def _base(self, places: Places, snapshot: Snapshot) -> str:
+        """Where the work left the default branch, or the start of the task if it is nearer; the default
+        branch itself when the work has nothing in common with either.
+
+        The default branch is the mirror's: the copy's own is the agent's to move. When it was rewritten, what
+        the task started from is no change of the task's.
         """
-        default = await self._mirrors.default(self._mirrors.path(snapshot.record.key)) or snapshot.record.base
+        start = snapshot.record.base
+        default = await self._mirrors.default(self._mirrors.path(snapshot.record.key)) or start
         if snapshot.head is None:
             return default
-        found = await self._git.line("merge-base", git_dir=snapshot.repo, operands=[default, snapshot.head])
-        return found or default
+        asked = (snapshot.head, default, start)
+        last = self._bases.get(places.own)
+        if last is None or last[0] != asked:
+            last = asked, await self._fork(snapshot.repo, asked) or default
+            self._bases[places.own] = last
+        return last[1]
 
-    async def _files(self, snapshot: Snapshot, base: str | None) -> tuple[list[File], bool]:
-        assert base is not None
-        sides = [base, snapshot.tree]
-        files = await self._list(snapshot, sides, [])
-        truncated = len(files) > MAX_FILES
-        paths: list[bytes] = []
-        if truncated:
-            # Listed again, because fewer files can pair differently as renames.
-            shown = files[:MAX_FILES]
-            paths = [path for file in shown for path in (file.path, file.old_path) if path is not None]
-            files = await self._list(snapshot, sides, paths)
-        await self._mark_large(snapshot, files)
-        patch = await self._git.run(
-            "diff-tree", *_OPTIONS, "--patch", "--unified=3",
-            git_dir=snapshot.repo, settings=_SETTINGS, operands=sides, paths=paths, limit=2 * TOTAL_LIMIT,
-        )  # fmt: skip
-        parse_patch(patch.out, files, complete=not patch.truncated)
+    async def _fork(self, repo: Path, commits: tuple[str, ...]) -> str:
+        try:
+            return await self._git.line("merge-base", git_dir=repo, operands=commits)
+        except GitFailed:
+            # The start is no longer anywhere.
+            return await self._git.line("merge-base", git_dir=repo, operands=commits[:2])
+
+    # ---- comparing -------------------------------------------------------------------------------------
+
+    async def _compared(self, snapshot: Snapshot, index: Path, base: str) -> _Changes:
+        changes: _Changes
+        changes, committed, unstaged = await all_of(
+            self._changes(snapshot, base),
+            self._names(snapshot.repo, base, snapshot.head or empty_tree(_form(base))),
+            self._against_index(snapshot, index),
+        )
+        await self._measure(snapshot, changes.files)
         for name, tracked in sorted(snapshot.large.items()):
             # What was committed before is in the list with its content of then.
-            files = [file for file in files if file.path != name]
-            files.append(
-                File(name, None, "modified" if tracked else "added", None, None, "", "", truncated=True)
-            )
-        files.sort(key=lambda file: file.path)
-        return _limited(files, truncated)
+            changes.files = [file for file in changes.files if file.path != name]
+            status = "modified" if tracked else "added"
+            changes.files.append(File(name, None, status, None, None, "", "", why="unread"))
+            changes.count += not tracked
+        for file in changes.files:
+            file.where = _where(file, committed, snapshot.staging, unstaged)
+        changes.limit()
+        return changes
 
-    async def _list(self, snapshot: Snapshot, sides: list[str], paths: list[bytes]) -> list[File]:
-        listed = await self._git.run(
-            "diff-tree", *_OPTIONS, "--raw", "--numstat", "-z",
-            git_dir=snapshot.repo, settings=_SETTINGS, operands=sides, paths=paths,
+    async def _changes(self, snapshot: Snapshot, base: str) -> _Changes:
+        found = await self._git.run(
+            "diff-tree", *_OPTIONS, "--raw", "--numstat", "--patch", "--unified=3", "-z",
+            git_dir=snapshot.repo, settings=_SETTINGS, operands=[base, snapshot.tree],
+            limit=OUTPUT + 2 * TOTAL_LIMIT,
         )  # fmt: skip
-        if listed.truncated:
+        if found.truncated and b"\0\0" not in found.out:
             raise HostError(ErrorCode.TOO_LARGE, "too many files changed to list them")
-        return parse_files(listed.out)
+        files, count = await self._blocking.call(parse, found.out, MAX_FILES, complete=not found.truncated)
+        return _Changes(files, count)
 
-    async def _mark_large(self, snapshot: Snapshot, files: list[File]) -> None:
+    async def _names(self, repo: Path, base: str, head: str) -> set[bytes]:
+        """What is committed."""
+        listed = await self._git.run(
+            "diff-tree", "-r", "--no-renames", "--name-only", "-z", git_dir=repo, operands=[base, head]
+        )
+        return set(listed.out.split(b"\0")[:-1])
+
+    async def _against_index(self, snapshot: Snapshot, index: Path) -> Staging | None:
+        if snapshot.index_digest is None or snapshot.staging is None:
+            return None
+        return await compare(self._git, snapshot.repo, index, snapshot.tree)
+
+    async def _measure(self, snapshot: Snapshot, files: list[File]) -> None:
         """git calls a file above the threshold binary; it may be text that is too large to show."""
         doubtful = [file for file in files if file.binary]
         if not doubtful:
@@ -116,20 +206,65 @@ class Diffs:
             "cat-file", "--batch-check=%(objectsize)",
             git_dir=snapshot.repo, stdin="".join(f"{oid}\n" for oid in ids).encode(),
         )  # fmt: skip
-        sizes = [int(line) if line.isdigit() else 0 for line in finished.out.decode("ascii").splitlines()]
+        sizes = [int(line) if line.isdigit() else None for line in finished.out.decode("ascii").splitlines()]
         for number, file in enumerate(doubtful):
-            if max(sizes[2 * number : 2 * number + 2]) >= LARGE:
-                file.binary, file.truncated = False, True
+            file.old_size, file.new_size = sizes[2 * number : 2 * number + 2]
+            if max(file.old_size or 0, file.new_size or 0) >= LARGE:
+                file.binary, file.why = False, "large"
 
 
-def _limited(files: list[File], truncated: bool) -> tuple[list[File], bool]:
-    """The files that fit the limits, and whether anything was left out, now or before."""
-    left = TOTAL_LIMIT
-    for file in files[:MAX_FILES]:
-        if file.hunks is not None:
-            kept = clip(file.hunks, min(FILE_LIMIT, left))
-            file.truncated = file.truncated or kept != file.hunks
-            file.hunks = kept
-            left -= len(kept or b"")
-    shown = files[:MAX_FILES]
-    return shown, truncated or len(shown) < len(files) or any(file.truncated for file in shown)
+@attrs.define
+class _Changes:
+    """files: those that are told; count: how many there are; why: what keeps something from being shown."""
+
+    files: list[File]
+    count: int
+
+    def limit(self) -> None:
+        """Leave out what does not fit."""
+        self.files.sort(key=lambda file: file.path)
+        del self.files[MAX_FILES:]
+        left = TOTAL_LIMIT
+        for file in self.files:
+            if file.hunks is not None:
+                kept = clip(file.hunks, min(FILE_LIMIT, left))
+                if kept != file.hunks:
+                    file.why = "file" if len(file.hunks) > FILE_LIMIT else "total"
+                    file.hunks = kept
+                left -= len(kept or b"")
+
+    def as_json(self) -> dict[str, Any]:
+        reasons = {file.why for file in self.files if file.why is not None}
+        if self.count > len(self.files):
+            reasons.add("files")
+        return {
+            "files": [file.as_json() for file in self.files],
+            "fileCount": self.count,
+            "truncated": bool(reasons),
+            "truncatedBy": sorted(reasons),
+        }
+
+
+def _where(file: File, committed: set[bytes], staged: Staging | None, unstaged: Staging | None) -> list[str]:
+    """Some of `diff_parser.PLACES`: a file can be changed in several."""
+    names = {file.path, *([file.old_path] if file.old_path is not None else ())}
+    found = ["committed"] if names & committed else []
+    if staged is None or unstaged is None:
+        return found
+    if names & (staged.added - staged.intended | staged.changed | staged.missing):
+        found.append("staged")
+    if names & (unstaged.added | unstaged.changed | (staged.intended & unstaged.changed)):
+        found.append("unstaged")
+    if names & unstaged.missing:
+        found.append("untracked")
+    if names & (staged.conflicts | unstaged.conflicts):
+        found.append("conflict")
+    return found
+
+
+def _form(oid: str) -> str:
+    return "sha1" if len(oid) == 40 else "sha256"
+
+
+def _incomparable(places: Places, why: str) -> HostError:
+    return HostError(ErrorCode.CONFLICT, f"the changes in {places.copy.name!r} cannot be compared: {why}")

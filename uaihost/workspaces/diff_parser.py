@@ -1,28 +1,42 @@
-"""Reading what git-diff-tree(1) prints: which files changed, by how many lines, and their unified text.
+"""Reading what git-diff-tree(1) prints: which files changed, by how many lines, and their unified text; and
+the shape in which a file is shown.
 
 Pure: bytes in, records out. Names and content are an agent's and may hold anything.
 """
 
 from __future__ import annotations
 
+import base64
 import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
+
+# Why something of a file is not shown: the file has too many hunks, all together have, it is too large to be
+# compared, it is too large to be read.
+REASONS = ("file", "total", "large", "unread")
+# Where a change is.
+PLACES = ("committed", "staged", "unstaged", "untracked", "conflict")
 
 # Statuses of git's raw output format (gitdiff-core(7)), in our words.
 _STATUS = {"A": "added", "M": "modified", "D": "deleted", "R": "renamed", "C": "copied", "T": "typechange"}
 _NO_MODE = "000000"
 
-_RAW = re.compile(rb":(\d{6}) (\d{6}) ([0-9a-f]+) ([0-9a-f]+) ([AMDRCT])\d*\Z")
+_RAW = re.compile(rb":(\d{6}) (\d{6}) ([0-9a-f]+) ([0-9a-f]+) ([AMDRCT])(\d*)\Z")
 _COUNTS = re.compile(rb"(\d+|-)\t(\d+|-)\t(.*)\Z", re.DOTALL)
 _HUNK = re.compile(rb"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 
 
 @attrs.define
 class File:
-    """A changed file. Modes are git's six digits, None where the file is not there on that side; `old` and
-    `new` are the object ids. hunks: unified text from the first @@, None when there is nothing to show."""
+    """A changed file.
+
+    Modes are git's six digits, None where the file is not there on that side; `old` and `new` are the object
+    ids, old_size and new_size their bytes, where somebody asked. similarity: percent, of a rename or copy.
+    hunks: unified text from the first @@, None when there is nothing to show; truncated: some of it is
+    missing, and why is one of `REASONS`. where: some of `PLACES`. submodule, conflict: as in the result.
+    """
 
     path: bytes
     old_path: bytes | None
@@ -35,12 +49,24 @@ class File:
     deletions: int = 0
     binary: bool = False
     hunks: bytes | None = None
-    truncated: bool = False
+    why: str | None = None
+    where: Sequence[str] = ()
+    similarity: int | None = None
+    old_size: int | None = None
+    new_size: int | None = None
+    submodule: dict[str, Any] | None = None
+    conflict: dict[str, Any] | None = None
+
+    @property
+    def truncated(self) -> bool:
+        """Whether something of it is not shown."""
+        return self.why is not None
 
     def as_json(self) -> dict[str, Any]:
         """The shape of `files` in the result of taskDiff; bytes that are no UTF-8 become U+FFFD."""
         found: dict[str, Any] = {
-            "path": self.path.decode("utf-8", "replace"),
+            **_named("path", self.path),
+            "where": list(self.where),
             "status": self.status,
             "binary": self.binary,
             "additions": self.additions,
@@ -49,12 +75,42 @@ class File:
             "truncated": self.truncated,
         }
         if self.old_path is not None:
-            found["oldPath"] = self.old_path.decode("utf-8", "replace")
-        if self.old_mode is not None:
-            found["oldMode"] = self.old_mode
-        if self.new_mode is not None:
-            found["newMode"] = self.new_mode
-        return found
+            found |= _named("oldPath", self.old_path)
+        rest = {
+            "oldMode": self.old_mode,
+            "newMode": self.new_mode,
+            "oldSize": self.old_size,
+            "newSize": self.new_size,
+            "similarity": self.similarity,
+            "truncatedBy": self.why,
+            "submodule": self.submodule,
+            "conflict": self.conflict,
+        }
+        return found | {name: value for name, value in rest.items() if value is not None}
+
+
+def _named(field: str, path: bytes) -> dict[str, str]:
+    text = path.decode("utf-8", "replace")
+    if text.encode() == path:
+        return {field: text}
+    return {field: text, f"{field}Base64": base64.b64encode(path).decode("ascii")}
+
+
+def parse(data: bytes, most: int, *, complete: bool) -> tuple[list[File], int]:
+    """The output of `--raw --numstat --patch -z`: the first `most` files with their hunks, and how many
+    there are.
+
+    complete: whether `data` is all of it. The list of files must be there in any case.
+
+    Raises:
+        ValueError: it is not that.
+    """
+    # No name is empty, so this is the end of the list and no part of it.
+    listed, _, patch = data.partition(b"\0\0")
+    files = parse_files(listed + b"\0" if patch else data)
+    shown = files[:most]
+    parse_patch(patch, shown, complete=complete, all_of_them=len(shown) == len(files))
+    return shown, len(files)
 
 
 def parse_files(data: bytes) -> list[File]:
@@ -87,6 +143,7 @@ def parse_files(data: bytes) -> list[File]:
                 new_mode=None if new_mode == _NO_MODE else new_mode,
                 old=found[3].decode(),
                 new=found[4].decode(),
+                similarity=int(found[6]) if letter in "RC" and found[6] else None,
             )
         )
     for file in files:
@@ -107,10 +164,11 @@ def parse_files(data: bytes) -> list[File]:
     return files
 
 
-def parse_patch(data: bytes, files: list[File], *, complete: bool) -> None:
+def parse_patch(data: bytes, files: list[File], *, complete: bool, all_of_them: bool = True) -> None:
     """Give every file of `files` its hunks from the output of `--patch` over the same files, in order.
 
     complete: whether `data` is the whole output; if not, the files that it does not reach are truncated.
+    all_of_them: whether `files` are; if not, what follows them is passed over.
 
     Raises:
         ValueError: it does not fit the files.
@@ -124,13 +182,13 @@ def parse_patch(data: bytes, files: list[File], *, complete: bool) -> None:
             if section is None:
                 if complete:
                     raise ValueError(f"no patch for {file.path[:80]!r}")
-                file.truncated = True
+                file.why = "total"
                 break
             texts.append(section)
         if file.truncated or file.binary:
             continue
         file.hunks = b"".join(texts) or None
-    if complete and next(sections, None) is not None:
+    if all_of_them and complete and next(sections, None) is not None:
         raise ValueError("more patches than changed files")
 
 
@@ -146,7 +204,7 @@ def clip(hunks: bytes, limit: int) -> bytes | None:
     return hunks[:end] or None
 
 
-def _sections(data: bytes, complete: bool) -> Any:
+def _sections(data: bytes, complete: bool) -> Iterator[bytes]:
     """The hunks of each `diff --git` section; the one at which incomplete data ends is left out.
 
     Lines of content are skipped by the counts in the hunk's head, so no content can pass for a head.
@@ -168,7 +226,7 @@ def _sections(data: bytes, complete: bool) -> Any:
         yield data[first:at]
 
 
-def _hunk_spans(data: bytes, at: int = 0) -> Any:
+def _hunk_spans(data: bytes, at: int = 0) -> Iterator[tuple[int, int]]:
     """(start, end) of each hunk from `at` on; one that is cut off is left out and ends the data."""
     while head := _HUNK.match(data, at):
         start, at = at, _line_end(data, at)

@@ -53,6 +53,8 @@ _FILES = 50_000
 _LOOKS = 40
 # Seconds that a clock may seem to go back by while it is read.
 _BACK = 0.5
+# What is thrown away anyway need not be on the disk, nor small.
+_PASSING = ("fastimport.unpackLimit=1", "core.fsync=none", "core.compression=0", "pack.compression=0")
 _ATTRIBUTES = b".gitattributes"
 _TREE = re.compile(rb"040000 tree ([0-9a-f]+)\t")
 
@@ -303,7 +305,7 @@ class SeenTrees:
         lines.append(b'ls ""\ndone\n')
         finished = await self._git.run(
             "fast-import", "--quiet", "--done", "--force", git_dir=places.seen, stdin=b"".join(lines),
-            settings=("fastimport.unpackLimit=1",), timeout=READ,
+            settings=_PASSING, timeout=READ,
         )  # fmt: skip
         memory.tree = _TREE.match(finished.out)[1].decode("ascii")  # type: ignore[index]
         memory.entries = {**kept, **made}

@@ -33,7 +33,8 @@ _PIECE = 1 << 20
 @attrs.frozen
 class Staging:
     """added: names that the index has and the tree has not; missing: the reverse; changed: in both, but not
-    the same; conflicts: in conflict; links: name to commit of each repository that the index has instead of
+    the same; conflicts: in conflict; intended: of those added, the ones that are only meant to be added later
+    (`git add -N`); links: name to commit of each repository that the index has instead of
     what the tree has."""
 
     added: frozenset[bytes] = frozenset()
@@ -42,10 +43,6 @@ class Staging:
     conflicts: frozenset[bytes] = frozenset()
     intended: frozenset[bytes] = frozenset()
     links: dict[bytes, str] = attrs.field(factory=dict)
-
-    def differ(self, name: bytes) -> bool:
-        """Whether index and tree disagree about a file that the index knows or should know."""
-        return name in self.added or name in self.changed or name in self.missing
 
 
 def empty_tree(form: str) -> str:
@@ -66,10 +63,7 @@ def digest(index: Path) -> bytes | None:
 
 
 async def compare(git: Git, repo: Path, index: Path, tree: str) -> Staging | None:
-    """How the index differs from `tree`; None when git cannot read it.
-
-    intended in the result: what is only meant to be added later (`git add -N`), which is in `added` as well.
-    """
+    """How the index differs from `tree`; None when git cannot read it."""
     try:
         listed = await _listed(git, repo, index, tree)
     except GitFailed:

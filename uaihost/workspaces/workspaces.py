@@ -61,7 +61,7 @@ class Workspaces:
         self._snapshots = Snapshots(git, folders.mirrors, self._trash, blocking)
         self._saving = Saving(git, self._mirrors, self._vault, self._snapshots, blocking, folders.saved)
         self._restoring = Restoring(git, blocking)
-        self._diffs = Diffs(git, self._mirrors, self._snapshots)
+        self._diffs = Diffs(git, self._mirrors, self._snapshots, blocking)
 
     async def prepare(
         self,
@@ -123,6 +123,7 @@ class Workspaces:
         """Delete the task's whole folder: work copies, attachments, run files. To be called after `save`."""
         task = task_folder(self._tasks, task_id)
         self._snapshots.forget(task)
+        self._diffs.forget(task)
         await self._blocking.call(self._trash.remove, task)
 
     async def diff(self, task_id: str, project_id: str, slug: str) -> dict[str, Any]:

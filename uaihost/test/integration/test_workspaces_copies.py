@@ -169,8 +169,11 @@ class DiffTests(WorkspacesCase):
             "slug": "app",
             "base": self.first,
             "head": self.first,
+            "branch": "fix/x",
             "files": [],
+            "fileCount": 0,
             "truncated": False,
+            "truncatedBy": [],
         }
         self.assertEqual(found, expected)
 
