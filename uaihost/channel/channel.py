@@ -6,7 +6,6 @@ happens in one channel is the room's business (channel.room).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from sqlite3 import Connection
@@ -21,9 +20,9 @@ from uaihost.agents.process import AgentProcess, Listener, Process, Starter
 from uaihost.agents.registry import AgentRegistry
 from uaihost.agents.session import Session
 from uaihost.blocking import Blocking
-from uaihost.channel import routing
+from uaihost.channel import members
+from uaihost.channel.admission import check_crew, check_task, unknown, words
 from uaihost.channel.governor import Budgets
-from uaihost.channel.instructions import standing, workspace
 from uaihost.channel.launch import Launcher
 from uaihost.channel.permissions import Permissions
 from uaihost.channel.reviewing import Changes, Unwatched
@@ -37,13 +36,6 @@ from uaihost.state.channel import AgentRow, ChannelRow
 from uaihost.wire.inputs import ChannelEnsure
 
 log = Logger()
-
-_TASK_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}\Z")
-# Whose words open a first turn: the owner's, who wrote them into the crew.
-KICKOFF = "user:owner"
-# A message, bytes: far beyond what a person types, far below what a frame may hold.
-TEXT_LIMIT = 256 << 10
-
 
 # How long a request for leave waits for a person, seconds.
 EXPIRY = 7 * 24 * 3600.0
@@ -120,8 +112,8 @@ class Channels:
         Raises:
             HostError: `invalid_args` for an agent id that is bad or stands twice, or an unknown kind.
         """
-        _check_task(input.taskId)
-        _check_crew(input, self._registry)
+        check_task(input.taskId)
+        check_crew(input, self._registry)
         async with _Held(self._locks, input.taskId):
             room, rows = await self._save(input)
             wanted = {row.agent_id: row for row in rows}
@@ -160,20 +152,20 @@ class Channels:
         self, task_id: str, author: str, text: str, message_id: str | None = None
     ) -> tuple[str, list[str]]:
         """A person's word: (its id, the ids of the agents who hear it). A known id is not delivered again."""
-        text = _checked(text)
+        text = words(text)
         message_id = message_id or new_id()
         return message_id, await self._room(task_id).deliver(author, text, message_id)
 
     async def append(self, task_id: str, author: str, text: str, message_id: str | None = None) -> int:
         """A line of the transcript that no agent hears; its number. HostError `not_found`."""
-        text = _checked(text)
+        text = words(text)
         if await self._store.run(lambda db: table.channel(db, task_id)) is None:
-            raise _unknown(task_id)
+            raise unknown(task_id)
         return await self._transcripts.append(task_id, author, text, message_id or new_id())
 
     async def note(self, task_id: str, text: str) -> None:
         """A system note, whether the channel is open or not."""
-        _check_task(task_id)
+        check_task(task_id)
         await self._transcripts.note(task_id, text)
 
     async def resolve(
@@ -201,12 +193,12 @@ class Channels:
 
     async def attached(self, task_id: str, path: str, size: int) -> None:
         """A person gave the task a file: the next word of a person names it."""
-        _check_task(task_id)
+        check_task(task_id)
         await self._store.run(lambda db: table.attach(db, task_id, path, size))
 
     async def set_reviewers(self, task_id: str, reviewers: Sequence[str], crew: Sequence[str]) -> None:
         """Who reviews, in order; who is not in the crew is told of in the channel."""
-        _check_task(task_id)
+        check_task(task_id)
 
         def write(db: Connection) -> bool:
             same = table.reviewers(db, task_id) == list(reviewers)
@@ -232,40 +224,11 @@ class Channels:
         try:
             return self._rooms[task_id]
         except KeyError:
-            raise _unknown(task_id) from None
+            raise unknown(task_id) from None
 
     async def _save(self, given: ChannelEnsure) -> tuple[Room, list[AgentRow]]:
-        """Store the crew; a new member's initial prompt is queued with it, once for ever."""
-        task_id = given.taskId
-
-        def write(db: Connection) -> tuple[ChannelRow, list[AgentRow]]:
-            old = table.channel(db, task_id) or ChannelRow(task_id, True, "")
-            channel = attrs.evolve(old, open=True, cwd=workspace(given))
-            table.save_channel(db, channel)
-            known = {row.agent_id: row for row in table.agents(db, task_id)}
-            for agent_id in known.keys() - {agent.id for agent in given.agents}:
-                table.save_agent(db, attrs.evolve(known[agent_id], present=False))
-            rows = []
-            for position, agent in enumerate(given.agents):
-                row = AgentRow(
-                    task_id=task_id,
-                    agent_id=agent.id,
-                    position=position,
-                    present=True,
-                    label=agent.label,
-                    kind=agent.kind,
-                    model=agent.model,
-                    instructions=standing(given, agent),
-                )
-                if agent.id not in known:
-                    table.save_agent(db, row)
-                    if agent.initialPrompt and agent.initialPrompt.strip():
-                        table.enqueue(db, task_id, agent.id, agent.initialPrompt, origin=KICKOFF)
-                rows.append(row)
-            return channel, rows
-
-        channel, rows = await self._store.run(write)
-        room = self._rooms.get(task_id)
+        channel, rows = await self._store.run(lambda db: members.save(db, given))
+        room = self._rooms.get(given.taskId)
         if room is None:
             room = await self._open(channel)
         room.row = channel
@@ -319,21 +282,7 @@ class Channels:
             await session.revive()
             return
 
-        def back(db: Connection) -> AgentRow:
-            """It may have been here before: what it remembers is kept."""
-            old = table.agent(db, room.task_id, agent_id) or wanted
-            keep = attrs.evolve(
-                wanted,
-                run=old.run,
-                cursor=old.cursor,
-                next_line=old.next_line,
-                session_id=old.session_id if old.kind == wanted.kind else None,
-                answer_id=old.answer_id,
-            )
-            table.save_agent(db, keep)
-            return keep
-
-        await self._join(room, await self._store.run(back))
+        await self._join(room, await self._store.run(lambda db: members.bring_back(db, wanted)))
 
     async def _join(self, room: Room, row: AgentRow) -> None:
         session = Session(self._reactor, self._store, room, row, self._adapter, self._process(room.task_id))
@@ -375,42 +324,3 @@ class _Held:
 
     async def __aexit__(self, *ignored: object) -> None:
         self._lock.release()
-
-
-def _check_task(task_id: str) -> None:
-    """It becomes part of paths."""
-    if not _TASK_ID.match(task_id):
-        raise HostError(ErrorCode.INVALID_ARGS, f"the task id {task_id[:40]!r} cannot name a folder")
-
-
-def _check_crew(given: ChannelEnsure, registry: AgentRegistry) -> None:
-    seen = set()
-    for agent in given.agents:
-        if not routing.AGENT_ID.match(agent.id):
-            raise HostError(
-                ErrorCode.INVALID_ARGS,
-                f"the agent id {agent.id[:40]!r} must be 1 to 32 of letters, digits, - and _",
-            )
-        if agent.id in seen:
-            raise HostError(ErrorCode.INVALID_ARGS, f"the agent id {agent.id!r} stands twice")
-        seen.add(agent.id)
-        registry.get(agent.kind)
-
-
-def _checked(text: str) -> str:
-    # A lone half of a surrogate pair can be neither stored nor sent.
-    data = text.encode("utf-8", "replace")
-    if len(data) > TEXT_LIMIT:
-        raise HostError(
-            ErrorCode.TOO_LARGE,
-            f"the message has {len(data)} bytes, the limit is {TEXT_LIMIT}; attach it as a file instead",
-        )
-    if not text.strip():
-        raise HostError(ErrorCode.INVALID_ARGS, "the message is empty; say something")
-    return data.decode()
-
-
-def _unknown(task_id: str) -> HostError:
-    return HostError(
-        ErrorCode.NOT_FOUND, f"the task {task_id[:64]!r} has no open channel; call channelEnsure first"
-    )
