@@ -18,6 +18,7 @@ from uaihost.agents.adapter import Answer, Fault, Send, TurnEnded
 from uaihost.agents.backlog import Backlog
 from uaihost.agents.course import DETAIL_LIMIT, Course
 from uaihost.agents.framing import Hello
+from uaihost.agents.given import Given
 from uaihost.agents.ledger import Ledger, Line, MakeAdapter, nothing
 from uaihost.agents.outgoing import Outgoing
 from uaihost.agents.process import Listener, Process, Starter
@@ -28,7 +29,7 @@ from uaihost.agents.timers import Timers
 from uaihost.agents.turn import Input, State
 from uaihost.ids import new_id
 from uaihost.interfaces import Store
-from uaihost.state.channel import AgentRow, LineRow, PermissionRow
+from uaihost.state.channel import AgentRow, LineRow
 
 log = Logger()
 
@@ -74,8 +75,7 @@ class Life:
         # Ended by us, since it did not obey; or why it was, if not.
         self._planned = False
         self._verdict = ""
-        # Decisions by the number of the line that gives them.
-        self._given: dict[int, PermissionRow] = {}
+        self._given = Given()
 
     @property
     def row(self) -> AgentRow:
@@ -342,7 +342,7 @@ class Life:
         self._timers.cancel("lazy")
         process, out = self._process, self._out
         below = out.first(self.row.next_line) if out is not None and self._backlog.new_run is None else 0
-        self._given = {number: row for number, row in self._given.items() if number >= below}
+        self._given.read(below)
         due, numbered = await self._ledger.commit(happened, lines, write, below)
         if out is not None and self._out is out and process is not None:
             for line in numbered:
@@ -364,13 +364,12 @@ class Life:
             happened += self._course.settle(row.asked_as)
             answer = Answer(row.decision == "accept", decided.answers)
             lines = [Line(self._ledger.adapter.answer(row.asked_as, answer))]
-            self._given[self.row.next_line] = row
+            self._given.add(self.row.next_line, row)
         await self._record(happened, lines)
 
     def _take_back(self, missed: Callable[[int], bool]) -> list[Happening]:
         """The process is gone: decisions in lines that it `missed` are for the next one."""
-        rows = [row for number, row in sorted(self._given.items()) if missed(number)]
-        self._given.clear()
+        rows = self._given.take(missed)
         if not self._course.in_turn:
             return []
         self._course.change(asked=(*self.row.asked, *(row.asked_as for row in rows)))
