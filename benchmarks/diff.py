@@ -6,8 +6,9 @@ Both lanes look at one work copy, in turns, A B A B, in one run; what counts is 
 git is `git diff <base>` and `git ls-files --others --exclude-standard`, run by a person who trusts the
 repository. Of the changed files a fifth each is committed, staged, unstaged, untracked and renamed.
 
-- changed: every round edits all changed files before either lane, so both read them again. The second lane
-  finds them in the page cache, so the lanes change places from round to round.
+- edited: every round edits ten of the changed files before either lane: what an agent does between two asks.
+- all edited: every round edits all changed files, so both lanes read them again. The second lane finds them
+  in the page cache, so the lanes change places from round to round.
 - unchanged: nothing was touched since the last ask.
 """
 
@@ -38,8 +39,9 @@ from uaihost.workspaces.workspaces import Identity, Workspaces
 
 reactor: Any = _reactor
 
-# The project's promise, of both measures.
+# The project's promise, and what it does not cover: 500 files edited between two asks.
 TARGET = 1.5
+BEYOND = "all edited"
 BESIDE, OURS = "git diff", "uaihost"
 _WHO = Identity("Bench", "bench@example.org")
 # Seconds: files younger than this are read again by whoever looks, since their times cannot be trusted.
@@ -68,9 +70,9 @@ class Copy:
         self._base = self._git("rev-parse", "HEAD").decode().strip()
         self._change(changed)
 
-    def touch(self, number: int) -> None:
-        """Edit every changed file that is not only committed."""
-        for path in self._edited:
+    def touch(self, number: int, most: int | None = None) -> None:
+        """Edit the first `most` changed files that are not only committed."""
+        for path in self._edited[:most]:
             with path.open("a", encoding="ascii") as file:
                 file.write(f"round {number}\n")
 
@@ -122,7 +124,8 @@ def measure(files: int, changed: int, rounds: int, within: str) -> dict[str, Any
         copy = Copy(folder, files, changed)
         try:
             samples = {
-                "changed": _take_turns(copy.lanes(), rounds, copy.touch),
+                "edited": _take_turns(copy.lanes(), rounds, lambda number: copy.touch(number, 10)),
+                BEYOND: _take_turns(copy.lanes(), rounds, copy.touch),
                 "unchanged": _take_turns(copy.lanes(), rounds, lambda number: None),
             }
         finally:
@@ -159,7 +162,8 @@ def report(found: dict[str, Any]) -> str:
     ]
     for name, lanes in found["samples"].items():
         other, own = statistics.median(lanes[BESIDE]), statistics.median(lanes[OURS])
-        lines.append(f"| {name} | {other:.3f} | {own:.3f} | {own / other:.2f} | ≤ {TARGET} |")
+        target = "" if name == BEYOND else f"≤ {TARGET}"
+        lines.append(f"| {name} | {other:.3f} | {own:.3f} | {own / other:.2f} | {target} |")
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from uaihost.errors import ErrorCode, HostError
 from uaihost.workspaces.checkouts import all_of
 from uaihost.workspaces.diff_parser import File, clip, parse
 from uaihost.workspaces.mirrors import Mirrors
-from uaihost.workspaces.places import Places
+from uaihost.workspaces.places import Places, Record
 from uaihost.workspaces.safe_git import OUTPUT, Git, GitFailed
 from uaihost.workspaces.snapshot import Snapshot, Snapshots
 from uaihost.workspaces.staging import Staging, compare, empty_tree
@@ -60,7 +61,9 @@ class Diffs:
         self._blocking = blocking
         self._asking: dict[Path, list[Deferred[dict[str, Any]]]] = {}
         self._answers: OrderedDict[Path, _Answer] = OrderedDict()
+        # For the commits of the last answer, what follows from them.
         self._bases: dict[Path, tuple[tuple[str, ...], str]] = {}
+        self._commits: dict[Path, tuple[tuple[str, str | None], frozenset[bytes]]] = {}
 
     async def diff(self, places: Places, project_id: str) -> dict[str, Any]:
         """Committed, staged, unstaged and untracked changes together, one project of taskDiff's result.
@@ -79,10 +82,10 @@ class Diffs:
 
     def forget(self, task: Path) -> None:
         """The task's work copies are gone."""
-        for own in [own for own in self._answers if own.is_relative_to(task)]:
-            del self._answers[own]
-        for own in [own for own in self._bases if own.is_relative_to(task)]:
-            del self._bases[own]
+        known: MutableMapping[Path, Any]
+        for known in (self._answers, self._bases, self._commits):
+            for own in [own for own in known if own.is_relative_to(task)]:
+                del known[own]
 
     async def _ask(self, places: Places, waiting: list[Deferred[dict[str, Any]]]) -> None:
         value: dict[str, Any] | None = None
@@ -107,13 +110,13 @@ class Diffs:
                 one.callback(value)
 
     async def _answer(self, places: Places) -> dict[str, Any]:
-        snapshot = await self._snapshots.take(places, largest=UNREAD)
-        base = await self._base(places, snapshot)
+        snapshot, default = await all_of(self._snapshots.take(places, largest=UNREAD), self._default(places))
+        base = await self._base(places, snapshot, default)
         large = tuple(sorted(snapshot.large.items()))
         key = (base, snapshot.head, snapshot.refs.branch, snapshot.tree, snapshot.index_digest, large)
         last = self._answers.pop(places.own, None)
         if last is None or last.key != key:
-            found = await self._compared(snapshot, places.index, base)
+            found = await self._compared(places, snapshot, base)
             value = {
                 "slug": places.copy.name,
                 "base": base,
@@ -127,7 +130,11 @@ class Diffs:
             self._answers.popitem(last=False)
         return last.value
 
-    async def _base(self, places: Places, snapshot: Snapshot) -> str:
+    async def _default(self, places: Places) -> str | None:
+        record = Record.load(places.record)
+        return None if record is None else await self._mirrors.default(self._mirrors.path(record.key))
+
+    async def _base(self, places: Places, snapshot: Snapshot, default: str | None) -> str:
         """Where the work left the default branch, or the start of the task if it is nearer; the default
         branch itself when the work has nothing in common with either.
 
@@ -135,7 +142,7 @@ class Diffs:
         the task started from is no change of the task's.
         """
         start = snapshot.record.base
-        default = await self._mirrors.default(self._mirrors.path(snapshot.record.key)) or start
+        default = default or start
         if snapshot.head is None:
             return default
         asked = (snapshot.head, default, start)
@@ -154,12 +161,12 @@ class Diffs:
 
     # ---- comparing -------------------------------------------------------------------------------------
 
-    async def _compared(self, snapshot: Snapshot, index: Path, base: str) -> _Changes:
+    async def _compared(self, places: Places, snapshot: Snapshot, base: str) -> _Changes:
         changes: _Changes
         changes, committed, unstaged = await all_of(
             self._changes(snapshot, base),
-            self._names(snapshot.repo, base, snapshot.head or empty_tree(_form(base))),
-            self._against_index(snapshot, index),
+            self._committed(places, snapshot, base),
+            self._against_index(snapshot, places.index),
         )
         await self._measure(snapshot, changes.files)
         for name, tracked in sorted(snapshot.large.items()):
@@ -184,12 +191,18 @@ class Diffs:
         files, count = await self._blocking.call(parse, found.out, MAX_FILES, complete=not found.truncated)
         return _Changes(files, count)
 
-    async def _names(self, repo: Path, base: str, head: str) -> set[bytes]:
-        """What is committed."""
-        listed = await self._git.run(
-            "diff-tree", "-r", "--no-renames", "--name-only", "-z", git_dir=repo, operands=[base, head]
-        )
-        return set(listed.out.split(b"\0")[:-1])
+    async def _committed(self, places: Places, snapshot: Snapshot, base: str) -> frozenset[bytes]:
+        """The names of files that commits changed."""
+        key = (base, snapshot.head)
+        last = self._commits.get(places.own)
+        if last is None or last[0] != key:
+            head = snapshot.head or empty_tree(_form(base))
+            listed = await self._git.run(
+                "diff-tree", "-r", "--no-renames", "--name-only", "-z",
+                git_dir=snapshot.repo, operands=[base, head],
+            )  # fmt: skip
+            last = self._commits[places.own] = key, frozenset(listed.out.split(b"\0")[:-1])
+        return last[1]
 
     async def _against_index(self, snapshot: Snapshot, index: Path) -> Staging | None:
         if snapshot.index_digest is None or snapshot.staging is None:
@@ -245,7 +258,9 @@ class _Changes:
         }
 
 
-def _where(file: File, committed: set[bytes], staged: Staging | None, unstaged: Staging | None) -> list[str]:
+def _where(
+    file: File, committed: frozenset[bytes], staged: Staging | None, unstaged: Staging | None
+) -> list[str]:
     """Some of `diff_parser.PLACES`: a file can be changed in several."""
     names = {file.path, *([file.old_path] if file.old_path is not None else ())}
     found = ["committed"] if names & committed else []

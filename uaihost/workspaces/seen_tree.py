@@ -67,6 +67,30 @@ class _Entry:
     oid: bytes
     mark: Mark | None
 
+    def equals(self, other: _Entry | None) -> bool:
+        """Whether both are the same in a tree."""
+        return other is not None and (self.mode, self.oid) == (other.mode, other.oid)
+
+
+@attrs.frozen
+class _Look:
+    """What a look found. names: of files that are not as the index says, of which `gone` are not there;
+    links, large: as in `Found` and `SeenTrees.look`; entries: what was recorded."""
+
+    names: set[bytes] = attrs.field(factory=set)
+    gone: set[bytes] = attrs.field(factory=set)
+    links: dict[bytes, str] = attrs.field(factory=dict)
+    large: dict[bytes, int] = attrs.field(factory=dict)
+    entries: dict[bytes, _Entry] = attrs.field(factory=dict)
+
+    def follows(self, last: _Look) -> bool:
+        """Whether no file went back to what the commit has, which is not known here."""
+        return (
+            last.names <= self.names
+            and last.links.keys() <= self.links.keys()
+            and last.large.keys() == self.large.keys()
+        )
+
 
 @attrs.define
 class _Memory:
@@ -76,7 +100,7 @@ class _Memory:
     None where no index can hold them; index: by what the index file is
     known again; drift: of the clock when the index was made; young: files whose change the index could miss;
     attributes: whether any file says how git is to convert content; said: what they say, where it is not as
-    committed. The rest is what the last look found, and the tree that came of it, empty when there is none.
+    committed; last: what the last look found, and tree, what came of it, empty when that is no longer right.
     """
 
     form: str
@@ -87,10 +111,7 @@ class _Memory:
     young: set[bytes]
     attributes: bool
     said: dict[bytes, tuple[bytes, bytes]] = attrs.field(factory=dict)
-    entries: dict[bytes, _Entry] = attrs.field(factory=dict)
-    names: set[bytes] = attrs.field(factory=set)
-    links: dict[bytes, str] = attrs.field(factory=dict)
-    large: dict[bytes, int] = attrs.field(factory=dict)
+    last: _Look = attrs.field(factory=_Look)
     tree: str = ""
     looks: int = 0
 
@@ -137,7 +158,7 @@ class SeenTrees:
             log.debug("a look at {path} begins anew: {why}", path=places.copy.name, why=failed.last_line)
             await self._blocking.call(self._trash.remove, places.seen)
             found, memory = await self._look(places, head, staged, links, largest, None)
-        if len(memory.entries) <= _FILES:
+        if len(memory.last.entries) <= _FILES:
             self._memories[places.own] = memory
             while len(self._memories) > _COPIES:
                 self._memories.popitem(last=False)
@@ -149,22 +170,22 @@ class SeenTrees:
     ) -> tuple[Recorded, _Memory]:  # fmt: skip
         memory = await self._ready(places, head, memory)
         dirty, untracked = await self._listed(places)
-        if len(dirty - memory.entries.keys()) > _MANY:
+        if len(dirty - memory.last.entries.keys()) > _MANY:
             memory = await self._anew(places, head)
             dirty, untracked = await self._listed(places)
         tracked = dirty | memory.young
         names = tracked.union(untracked, staged)
         now = await self._blocking.call(moment, places.own)
         said = await self._said(places, memory, names, now)
-        marks = {name: entry.mark for name, entry in memory.entries.items() if entry.mark is not None}
+        marks = {name: entry.mark for name, entry in memory.last.entries.items() if entry.mark is not None}
         found = await self._blocking.call(
             read_files, places.tree, names.difference(said), marks, largest, now
         )
         unchanged = (
             not found.read
             and not found.left
-            and found.same.union(said) == memory.entries.keys()
-            and (names, found.large, links) == (memory.names, memory.large, memory.links)
+            and found.same.union(said) == memory.last.entries.keys()
+            and (names, found.large, links) == (memory.last.names, memory.last.large, memory.last.links)
         )
         if not (unchanged and memory.tree):
             found.read.update(said)
@@ -184,7 +205,7 @@ class SeenTrees:
         read = (await self._blocking.call(read_files, places.tree, asked, {}, None, now)).read
         said = {name: (one.mode, one.data) for name, one in read.items()}
         if said != memory.said:
-            memory.entries, memory.tree, memory.said = {}, "", said
+            memory.last, memory.tree, memory.said = _Look(), "", said
         return read
 
     # ---- the index -------------------------------------------------------------------------------------
@@ -209,7 +230,7 @@ class SeenTrees:
             if not memory.attributes and await self._has_attributes(places):
                 memory.attributes = True
             if memory.attributes:
-                memory.entries.clear()
+                memory.last = _Look()
         return memory
 
     async def _anew(self, places: Places, head: str | None) -> _Memory:
@@ -280,37 +301,20 @@ class SeenTrees:
         links: Mapping[bytes, str], found: Found,
     ) -> None:  # fmt: skip
         """Make the tree: the commit's, with what differs."""
-        kept = {name: memory.entries[name] for name in found.same}
-        made = {
-            name: _Entry(one.mode, _oid(one.data, memory.form), one.mark) for name, one in found.read.items()
-        }
-        fresh = set(made)
+        gone = tracked.difference(found.here)
+        converted: dict[bytes, tuple[bytes, bytes]] = {}
         if memory.attributes or found.left:
-            converted = await self._converted(places, found, tracked.difference(found.here))
-            for name, (mode, oid) in converted.items():
-                made[name] = _Entry(mode, oid, found.read[name].mark if name in found.read else None)
-            fresh.difference_update(converted)
-        lines = [b"commit refs/looks/last\ncommitter a <a> 0 +0000\ndata 0\n"]
-        if memory.start is not None:
-            lines.append(b"from %s\n" % memory.start.encode("ascii"))
-        # Removals first: a link can stand where a folder of removed files was.
-        lines += [b"D %s\n" % _quoted(name) for name in sorted(tracked.difference(found.here))]
-        for name, entry in {**kept, **made}.items():
-            if name in fresh:
-                data = found.read[name].data
-                lines.append(b"M %s inline %s\ndata %d\n%s\n" % (entry.mode, _quoted(name), len(data), data))
-            else:
-                lines.append(b"M %s %s %s\n" % (entry.mode, entry.oid, _quoted(name)))
-        lines += [b"M 160000 %s %s\n" % (oid.encode("ascii"), _quoted(name)) for name, oid in links.items()]
-        lines.append(b'ls ""\ndone\n')
+            converted = await self._converted(places, found, gone)
+        look = _Look(names, gone, dict(links), found.large)
+        script = await self._blocking.call(_script, memory, look, found, converted)
         finished = await self._git.run(
-            "fast-import", "--quiet", "--done", "--force", git_dir=places.seen, stdin=b"".join(lines),
+            "fast-import", "--quiet", "--done", "--force", "--depth=0", git_dir=places.seen, stdin=script,
             settings=_PASSING, timeout=READ,
         )  # fmt: skip
-        memory.tree = _TREE.match(finished.out)[1].decode("ascii")  # type: ignore[index]
-        memory.entries = {**kept, **made}
-        memory.large, memory.links = found.large, dict(links)
-        memory.names = names
+        tree = _TREE.match(finished.out)
+        if tree is None:
+            raise GitFailed(("fast-import",), finished)
+        memory.tree, memory.last = tree[1].decode("ascii"), look
         memory.looks += 1
 
     async def _converted(
@@ -335,6 +339,40 @@ class SeenTrees:
             index.unlink(missing_ok=True)
         wanted = set(names)
         return {one.name: (one.mode, one.oid) for one in entries(listed.out) if one.name in wanted}
+
+
+def _script(
+    memory: _Memory, look: _Look, found: Found, converted: Mapping[bytes, tuple[bytes, bytes]]
+) -> bytes:
+    """What git-fast-import(1) is told; fills in the entries of `look`. Blocking."""
+    last = memory.last
+    for name in found.same:
+        look.entries[name] = last.entries[name]
+    for name, one in found.read.items():
+        mode, oid = converted.get(name) or (one.mode, _oid(one.data, memory.form))
+        look.entries[name] = _Entry(mode, oid, one.mark)
+    for name, (mode, oid) in converted.items():
+        look.entries.setdefault(name, _Entry(mode, oid, None))
+    lines = [b"commit refs/looks/last\ncommitter a <a> 0 +0000\ndata 0\n"]
+    gone, wanted = look.gone, look.entries
+    if memory.tree and look.follows(last):
+        lines.append(b"from refs/looks/last^0\n")
+        # A name that was gone before may be a folder by now.
+        gone = gone - last.gone | last.entries.keys() - look.entries.keys()
+        wanted = {name: one for name, one in wanted.items() if not one.equals(last.entries.get(name))}
+    elif memory.start is not None:
+        lines.append(b"from %s\n" % memory.start.encode("ascii"))
+    # Removals first: a link can stand where a folder of removed files was.
+    lines += [b"D %s\n" % _quoted(name) for name in sorted(gone)]
+    for name, entry in wanted.items():
+        if name in found.read and name not in converted:
+            data = found.read[name].data
+            lines.append(b"M %s inline %s\ndata %d\n%s\n" % (entry.mode, _quoted(name), len(data), data))
+        else:
+            lines.append(b"M %s %s %s\n" % (entry.mode, entry.oid, _quoted(name)))
+    lines += [b"M 160000 %s %s\n" % (oid.encode("ascii"), _quoted(name)) for name, oid in look.links.items()]
+    lines.append(b'ls ""\ndone\n')
+    return b"".join(lines)
 
 
 def _stage(stage: Path, files: Mapping[bytes, Content]) -> None:
