@@ -6,7 +6,7 @@ never give away more than what is asked for here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -70,6 +70,9 @@ class Reach:
 
 class Broker(Protocol):
     """Proofs for tasks and for the host's own git (credentials.broker)."""
+
+    def environment(self, own: Collection[str]) -> Mapping[str, str]:
+        """Variables for every process in a task's container, without a secret. own: names of the task's."""
 
     async def open(self, grant: Grant) -> None:
         """The task's sockets, from before its container starts; one that has them gets the new grant."""

@@ -11,6 +11,7 @@ import msgspec
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Mount
 from uaihost.paths import Folders, checked, checked_task
+from uaihost.proofs import Grant
 from uaihost.state.tasks import TaskRecord
 from uaihost.wire import inputs
 from uaihost.wire.inputs import BadArgs, Port, Project, TaskUp
@@ -31,7 +32,7 @@ TOOLS = "/opt/uai-tools"
 @attrs.frozen
 class Plan:
     """projects: by position; previews: names distinct in the task; env: for every process in the container;
-    hidden: sentences about variables that two projects give differently.
+    hidden: sentences about variables that two projects give differently; owner: the id of whose task it is.
     """
 
     task_id: str
@@ -42,6 +43,12 @@ class Plan:
     env: Mapping[str, str]
     identity: Identity | None
     hidden: tuple[str, ...]
+    owner: str = ""
+
+    @property
+    def grant(self) -> Grant:
+        """What the owner's credentials may be used for."""
+        return Grant(self.owner, self.task_id, tuple(project.repoUrl for project in self.projects))
 
     @property
     def container_ports(self) -> set[int]:
@@ -79,7 +86,17 @@ def plan_of(wanted: TaskUp) -> Plan:
     identity = None
     if wanted.ownerName and wanted.ownerEmail:
         identity = Identity(wanted.ownerName, wanted.ownerEmail)
-    return Plan(task.id, task.slug, task.branch, projects, _previews(projects), env, identity, hidden)
+    return Plan(
+        task.id,
+        task.slug,
+        task.branch,
+        projects,
+        _previews(projects),
+        env,
+        identity,
+        hidden,
+        owner=task.ownerUserId,
+    )
 
 
 def plan_in(record: TaskRecord) -> Plan:

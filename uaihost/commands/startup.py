@@ -127,7 +127,7 @@ class Startup:
             await self._around.channels.note(plan.task_id, f"Tool versions are missing: {error.message}")
 
     async def _container(self, plan: Plan, image: str, progress: Progress) -> Container:
-        around, egress = self._around, self._around.egress
+        around, egress, broker = self._around, self._around.egress, self._around.broker
         network: Literal["own", "none"] = "own" if egress is None or egress.mode == "open" else "none"
         launch = Launch(
             task_id=plan.task_id,
@@ -136,7 +136,11 @@ class Startup:
             gid=around.gid,
             mounts=plan.mounts(around.folders),
             ports=tuple(sorted(plan.container_ports)),
-            env={**plan.env, **({} if egress is None else egress.environment())},
+            env={
+                **({} if broker is None else broker.environment(plan.env)),
+                **plan.env,
+                **({} if egress is None else egress.environment()),
+            },
             limits=around.limits,
             network=network,
             read_only=True,
@@ -146,6 +150,8 @@ class Startup:
             say("; ".join(plan.hidden))
             if egress is not None:
                 await egress.open(plan.task_id)
+            if broker is not None:
+                await broker.open(plan.grant)
             return await to_the_end(around.engine.launch(launch))
 
         async def check(say: Say) -> None:

@@ -18,6 +18,7 @@ from uaihost.commands.neighbours import (
 )
 from uaihost.interfaces import Engine, Limits
 from uaihost.paths import Folders
+from uaihost.proofs import Broker
 
 
 @attrs.frozen
@@ -42,3 +43,4 @@ class Surroundings:
     egress: Egress | None = None
     tools: Tools | None = None
     watch: PortWatch | None = None
+    broker: Broker | None = None

@@ -144,6 +144,8 @@ class Tasks:
         if record.id not in self._served:
             if self.around.egress is not None:
                 await self.around.egress.open(record.id)
+            if self.around.broker is not None:
+                await self.around.broker.open(plan_in(record).grant)
             self._serve(record.id)
         found = await self._previews.refresh(record.id, plan_in(record), container)
         return {**value(Status.RUNNING, found), "workspacePath": WORKSPACE}
@@ -198,6 +200,8 @@ class Tasks:
             self.around.watch.stop(task_id)
         if self.around.egress is not None:
             self.around.egress.close(task_id)
+        if self.around.broker is not None:
+            self.around.broker.close(task_id)
 
     async def _begin(self, record: TaskRecord, happened: Input, **changes: Any) -> TaskRecord:
         """From this row on the task may have a container, which is no orphan."""

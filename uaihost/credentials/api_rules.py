@@ -58,18 +58,34 @@ class Route:
 
 @attrs.frozen
 class Api:
-    """One GitHub's API. url: its REST API, say `https://api.github.com` or `https://ghe.example/api/v3`."""
+    """One GitHub's API. github: the GitHub's own address, say `https://github.com`; url: of its REST API, say
+    `https://api.github.com` or `https://ghe.example/api/v3`."""
 
+    github: str
     url: str
 
     @property
     def host(self) -> str:
-        """As it stands in a Host header."""
-        return urlsplit(self.url).netloc.lower()
+        """How gh calls its host: it knows no other place than these two (its `http_unix_socket` setting makes
+        it send to a socket what it would send there)."""
+        return "api.github.com" if self._public else urlsplit(self.github).netloc.lower()
+
+    @property
+    def prefix(self) -> str:
+        """What gh's REST paths begin with."""
+        return "" if self._public else "/api/v3"
+
+    @property
+    def graphql_path(self) -> str:
+        return "/graphql" if self._public else "/api/graphql"
 
     @property
     def graphql_url(self) -> str:
         return self.url.removesuffix("/v3") + "/graphql"
+
+    @property
+    def _public(self) -> bool:
+        return urlsplit(self.github).netloc.lower() == "github.com"
 
     def route(
         self, method: str, host: str, target: str, body: bytes, granted: Container[Repository]
@@ -82,14 +98,13 @@ class Api:
         if host.lower() != self.host:
             raise Refused(f"{host[:100] or 'no host'} is not the GitHub of this host, {self.host}")
         path, _, query = target.partition("?")
-        if path == urlsplit(self.graphql_url).path:
+        if path == self.graphql_path:
             if method != "POST":
                 raise Refused("GraphQL is asked with POST")
             return "graphql"
-        prefix = urlsplit(self.url).path
-        if not path.startswith(prefix) or not _PATH.match(path) or not query.isprintable():
+        if not path.startswith(self.prefix) or not _PATH.match(path) or not query.isprintable():
             raise Refused("it is no path of GitHub's API")
-        below = path.removeprefix(prefix) or "/"
+        below = path.removeprefix(self.prefix) or "/"
         _no_way_up(below)
         wire = below + (f"?{query}" if query else "")
         reads = method in ("GET", "HEAD")

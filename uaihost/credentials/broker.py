@@ -13,7 +13,7 @@ import itertools
 import shlex
 import shutil
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,13 @@ GIT_SOCKET, SSH_SOCKET, KNOWN_HOSTS = "git.sock", "ssh.sock", "known_hosts"
 # Which socket git's helper asks; in a container it knows its place.
 SOCKET_VARIABLE = "UAI_GIT_SOCKET"
 
+# Where the image has gh's settings, which lead it to the socket.
+GH_CONFIG = "/etc/gh"
+# gh asks nothing without a token. What it sends as one is dropped.
+NO_TOKEN = "of-the-host"
+# A task that brings a token of its own has gh use that.
+_OWN_TOKEN = frozenset({"GH_TOKEN", "GITHUB_TOKEN", "GH_ENTERPRISE_TOKEN", "GITHUB_ENTERPRISE_TOKEN"})
+
 # The daemon's user is not always the container's, and connecting takes the right to write (unix(7)).
 _MODE = 0o666
 _OWN_MODE = 0o600
@@ -66,7 +73,7 @@ class TaskBroker:
 
     forward: the way to GitHub's API. servers: which ones ssh may trust. audit: told of each use. helper:
     git's credential helper, a program of the shim. settings: further ones for the host's own git, like whose
-    certificates it trusts.
+    certificates it trusts. github: the host of the GitHub that tasks' gh is to ask.
     """
 
     def __init__(
@@ -82,6 +89,7 @@ class TaskBroker:
         *,
         helper: Path,
         settings: tuple[str, ...] = (),
+        github: str = "github.com",
         listen: Listen | None = None,
     ) -> None:
         self._reactor = reactor
@@ -94,13 +102,26 @@ class TaskBroker:
         self._audit = audit
         self._helper = helper
         self._settings = settings
+        self._github = github
         self._listen = listen or listener(reactor)
         self._open: dict[str, _Served] = {}
         self._numbers = itertools.count(1)
 
+    def environment(self, own: Collection[str]) -> dict[str, str]:
+        if not _OWN_TOKEN.isdisjoint(own):
+            return {}
+        variables = {"GH_CONFIG_DIR": GH_CONFIG, "GH_TOKEN": NO_TOKEN}
+        if self._github != "github.com":
+            variables |= {"GH_HOST": self._github, "GH_ENTERPRISE_TOKEN": NO_TOKEN}
+        return variables
+
     def start(self) -> None:
-        """Follow the owner's known servers; until `stop`."""
+        """Tell tasks of the owner's known servers from now on, until `stop`."""
         self._servers.start(self._tell_servers)
+
+    def tasks_of(self, user_id: str) -> list[str]:
+        """The tasks of this user that are open."""
+        return [task for task, served in self._open.items() if served.agent.grant.user_id == user_id]
 
     def stop(self) -> None:
         """Close all."""
@@ -138,7 +159,7 @@ class TaskBroker:
         else:
             useful = False
         if not useful:
-            yield Reach()
+            yield Reach(self._settings if over_https else ())
             return
         folder = self._folders.run_of_git / str(next(self._numbers))
         await self._blocking.call(_make, folder, 0o700)
@@ -213,12 +234,6 @@ class TaskBroker:
                 f"owner of {folder}",
             ) from None
         return tuple(ports)
-
-
-def clear_leftovers(folders: Folders) -> None:
-    """What runs of git left that a killed daemon was waiting for. Blocking."""
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(folders.run_of_git)
 
 
 def _make(folder: Path, mode: int) -> None:

@@ -111,8 +111,7 @@ class GitHubServer:
         self._api_url = api_url
         self._client_id = client_id
         self._client_secret = client_secret
-        trust = platformTrust() if ca_file is None else _Trust(ca_file)
-        self._agent = Agent(reactor, BrowserLikePolicyForHTTPS(trust), connectTimeout=CONNECT_TIMEOUT)
+        self._agent = Agent(reactor, https_policy(ca_file), connectTimeout=CONNECT_TIMEOUT)
 
     async def renew(self, refresh: str) -> Pair:
         if self._client_id is None:
@@ -283,6 +282,11 @@ def _unanswered(error: Exception) -> Unanswered:
 def _untrusted(reasons: list[Any]) -> bool:
     """The handshake ended over the certificate, so that no request has left."""
     return any(isinstance(one, VerificationError) or "certificate verify" in str(one) for one in reasons)
+
+
+def https_policy(ca_file: Path | None) -> BrowserLikePolicyForHTTPS:
+    """Whom to trust over TLS: the machine's authorities, and those of `ca_file` (PEM)."""
+    return BrowserLikePolicyForHTTPS(platformTrust() if ca_file is None else _Trust(ca_file))
 
 
 @implementer(IOpenSSLTrustRoot)

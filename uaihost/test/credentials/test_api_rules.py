@@ -9,8 +9,8 @@ from uaihost.credentials.graphql_rules import Refused
 from uaihost.test.support import given, strategies
 
 GRANTED = frozenset({("o", "r")})
-GITHUB = Api("https://api.github.com")
-ENTERPRISE = Api("https://ghe.example:8443/api/v3")
+GITHUB = Api("https://github.com", "https://api.github.com")
+ENTERPRISE = Api("https://ghe.example:8443", "https://ghe.example:8443/api/v3")
 
 
 def routed(method: str, target: str, body: bytes = b"", api: Api = GITHUB) -> object:
