@@ -89,15 +89,14 @@ class Reviewing:
 
     def turn_ended(self, agent_id: str, ended: TurnFinished, effects: Effects) -> None:
         """Stored with the end of the turn: after a crash the look is made up for."""
-        if ended.reason != "done":
-            return
+        done = ended.reason == "done"
         if agent_id == self._author:
-            if self._watched:
+            if done and self._watched:
                 self._change(reviews.look(self._round, ended.answer), effects)
                 effects.after.append(self.resume)
         elif ended.origin == ORIGIN:
             addressed = self._author in routing.mentions(ended.answer, [self._author])
-            after, asks = reviews.answered(self._round, agent_id, addressed, self._who())
+            after, asks = reviews.answered(self._round, agent_id, done, addressed, self._who())
             if after != self._round:
                 self._change(after, effects)
                 self._ask(asks, effects)

@@ -18,13 +18,17 @@ Stage = Literal["", "asked", "addressed"]
 class Round:
     """mark: of the files before the author's turn, '' when not known. looking: it is being found out whether
     they have changed. stage: `asked` while a reviewer is at work, `addressed` while its word waits for the
-    author's. left: who is still to be asked, or is asked, that one first; answer: what the author said last.
+    author's. left: who is still to be asked, or is asked, that one first; asked: requests that are not
+    answered, also of earlier rounds; spoke: the author has, since the last of them; answer: its last
+    words.
     """
 
     mark: str = ""
     looking: bool = False
     stage: Stage = ""
     left: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
+    spoke: bool = False
     answer: str = ""
 
 
@@ -34,7 +38,7 @@ _FIELDS = frozenset(field.name for field in attrs.fields(Round))
 def restored(fields: Mapping[str, Any]) -> Round:
     """The round of a stored row."""
     known = {name: value for name, value in fields.items() if name in _FIELDS}
-    known["left"] = tuple(known.get("left", ()))
+    known |= {name: tuple(known.get(name, ())) for name in ("left", "asked")}
     if known.get("stage") == "looking":
         # As it was stored before a look was apart from the stage.
         known |= {"stage": "", "looking": True}
@@ -56,7 +60,7 @@ def found(round_: Round, mark: str, reviewers: Sequence[str]) -> tuple[Round, bo
 
     A change begins a new round, whatever became of the last.
     """
-    seen = attrs.evolve(round_, mark="", looking=False)
+    seen = attrs.evolve(round_, mark="", looking=False, spoke=True)
     if mark and round_.mark and mark != round_.mark:
         return _next(seen, reviewers)
     if round_.stage == "addressed":
@@ -64,18 +68,31 @@ def found(round_: Round, mark: str, reviewers: Sequence[str]) -> tuple[Round, bo
     return seen, False
 
 
-def answered(round_: Round, reviewer: str, addressed: bool, reviewers: Sequence[str]) -> tuple[Round, bool]:
-    """The reviewer's turn is done, addressed: it spoke to the author; whether the next is asked now."""
-    if round_.stage != "asked" or round_.left[:1] != (reviewer,):
-        return round_, False
+def answered(
+    round_: Round, reviewer: str, done: bool, addressed: bool, reviewers: Sequence[str]
+) -> tuple[Round, bool]:
+    """A turn that a request began has ended; whether the next is asked now.
+
+    done: it came to its end; addressed: the reviewer spoke to the author. It counts if the reviewer has not
+    been asked anew meanwhile.
+    """
+    asked = list(round_.asked)
+    if reviewer in asked:
+        asked.remove(reviewer)
+    seen = attrs.evolve(round_, asked=tuple(asked))
+    if not done or reviewer in asked or round_.stage != "asked" or round_.left[:1] != (reviewer,):
+        return seen, False
     left = [name for name in round_.left[1:] if name in reviewers]
-    if addressed:
-        return attrs.evolve(round_, left=tuple(left), stage="addressed"), False
-    return _next(round_, left)
+    if addressed and not round_.spoke:
+        return attrs.evolve(seen, left=tuple(left), stage="addressed"), False
+    return _next(seen, left)
 
 
 def _next(round_: Round, left: Sequence[str]) -> tuple[Round, bool]:
-    return attrs.evolve(round_, left=tuple(left), stage="asked" if left else ""), bool(left)
+    if not left:
+        return attrs.evolve(round_, left=(), stage=""), False
+    asked = (*round_.asked, left[0])
+    return attrs.evolve(round_, left=tuple(left), stage="asked", asked=asked, spoke=False), True
 
 
 def request(author: str, answer: str) -> str:
