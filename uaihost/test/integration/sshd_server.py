@@ -10,8 +10,6 @@ import subprocess
 import time
 from pathlib import Path
 
-from twisted.trial.unittest import TestCase
-
 _CONFIG = """
 ListenAddress {address}
 Port {port}
@@ -34,9 +32,9 @@ _OPTIONS = 'restrict,command="git-shell -c \\"$SSH_ORIGINAL_COMMAND\\""'
 
 
 class Forge:
-    """Repositories in `folder`, served at `address` until the test ends. user: who signs in."""
+    """Repositories in `folder`, served at `address` until `stop`. user: who signs in."""
 
-    def __init__(self, case: TestCase, folder: Path, address: str = "127.0.0.1") -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
         self.folder = folder
         self.address = address
         self.user = pwd.getpwuid(os.geteuid()).pw_name
@@ -54,7 +52,6 @@ class Forge:
         assert sshd is not None, "apt-get install openssh-server"
         with (folder / "log").open("wb") as log:
             self._sshd = subprocess.Popen([sshd, "-D", "-e", "-f", str(config)], stderr=log)
-        case.addCleanup(self.stop)
         for _ in range(200):
             with socket.socket() as probe:
                 if probe.connect_ex((address, self.port)) == 0:

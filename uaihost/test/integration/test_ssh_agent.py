@@ -33,7 +33,7 @@ class AgentTests(TestCase):
 
     async def setUp(self) -> None:  # type: ignore[override]
         self.root = short_folder(self)
-        self.forge = Forge(self, self.root / "forge")
+        self.forge = self.serve("forge")
         self.bare = self.forge.repository("shop.git")
         sealer = Sealer(os.urandom(32))
 
@@ -57,6 +57,11 @@ class AgentTests(TestCase):
         port = listener(reactor)(self.socket, self.agent, 0o600)
         self.addCleanup(port.stopListening)
         self.addCleanup(self.agent.close)
+
+    def serve(self, name: str) -> Forge:
+        forge = Forge(self.root / name)
+        self.addCleanup(forge.stop)
+        return forge
 
     async def run_program(self, *words: str, known: Path | None = None) -> tuple[str, int]:
         """What it prints, and its status."""
@@ -113,7 +118,7 @@ class AgentTests(TestCase):
         self.assertEqual({line["outcome"][:7] for line in self.noted}, {"refused"})
 
     async def test_another_server_gets_nothing(self) -> None:
-        other = Forge(self, self.root / "other")
+        other = self.serve("other")
         other.let_in(self.line)
         other.repository("shop.git")
         trusting = self.root / "trusting"
@@ -130,7 +135,7 @@ class AgentTests(TestCase):
 
     async def test_a_server_with_another_key_gets_nothing(self) -> None:
         # As when somebody stands in between, and the client was made to believe him.
-        _, key = Forge(self, self.root / "other").known.split(" ", 1)
+        _, key = self.serve("other").known.split(" ", 1)
         self.known.write_text(f"[127.0.0.1]:{self.forge.port} {key}")
         stranger = self.root / "stranger"
         stranger.write_text(self.forge.known)
