@@ -50,5 +50,7 @@ setup(
         "twisted[tls]>=26.10",
         "zope.interface>=8",
     ],
+    # For UAI_SECRETS_KEY=keyring.
+    extras_require={"keyring": ["keyring>=25"]},
     entry_points={"console_scripts": ["uaihost = uaihost.cli.main:main"]},
 )

@@ -5,6 +5,7 @@ It decides who is given whom; `app` decides when each begins and ends.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ from uaihost.containers.tools import Tools
 from uaihost.containers.watch import EngineEvent, EngineEvents
 from uaihost.credentials import codex
 from uaihost.credentials.accounts import OwnerAccounts
+from uaihost.credentials.key_sources import source as key_source
+from uaihost.credentials.keys import Keys, key_verbs
 from uaihost.egress.egress import Egress
 from uaihost.egress.names import Destination
 from uaihost.egress.policy import Policy
@@ -106,11 +109,14 @@ class Rooms:
         self.firewall = Firewall(reactor, files, docker_host, allow=settings.reachable)
         self.images = task_images(reactor, ground.threads("images", 1), settings, settings.task_image)
         uid, gid = owner()
+        self.keys = Keys(
+            files, database, lambda: key_source(settings.secrets_source, folders.secrets_key, os.environ)
+        )
+        self.verbs |= key_verbs(self.keys)
         self.accounts = OwnerAccounts(
             reactor,
             database,
-            files,
-            folders.secrets_key,
+            self.keys,
             gateways={"claude": settings.claude_base_url, "codex": settings.codex_base_url},
             exchanges={"codex": codex.CodexExchange(self.engine, self.images.ensure, uid, gid)},
         )

@@ -13,6 +13,7 @@ from uaihost.cli.image import image
 from uaihost.cli.local import expose, status, unexpose
 from uaihost.cli.login import accounts, login, logout
 from uaihost.cli.restore import restore
+from uaihost.cli.secrets import secrets
 from uaihost.cli.ssh_key import ssh_key
 from uaihost.cli.tasks import task, tasks
 from uaihost.cli.up import up
@@ -40,6 +41,7 @@ for _verb in (
     restore,
     gc,
     ssh_key,
+    secrets,
 ):
     cli.add_command(_verb)
 

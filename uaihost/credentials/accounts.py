@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 import attrs
@@ -16,9 +15,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from uaihost.blocking import Blocking
 from uaihost.credentials.formats import check_value
-from uaihost.credentials.sealing import Sealer, key_file
+from uaihost.credentials.keys import Keys
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Account, Store
 from uaihost.state import accounts as table
@@ -98,18 +96,15 @@ class OwnerAccounts:
         self,
         clock: Any,
         store: Store,
-        blocking: Blocking,
-        key: Path,
+        keys: Keys,
         gateways: Mapping[str, str | None],
         exchanges: Mapping[str, Exchange] | None = None,
     ) -> None:
         self._clock = clock
         self._store = store
-        self._blocking = blocking
-        self._key = key
+        self._keys = keys
         self._gateways = gateways
         self._exchanges = exchanges or {}
-        self._sealer: Sealer | None = None
         self._held: dict[str, _Held] = {}
         self._problems: dict[str, str] = {}
         self._renewals: dict[str, _Renewing] = {}
@@ -121,7 +116,7 @@ class OwnerAccounts:
         if not rows:
             return
         try:
-            sealer = await self._open()
+            sealer = await self._keys.sealer()
         except HostError as error:
             self._problems = {row.provider: error.message for row in rows}
             log.warn("no account can be used: {why}", why=error.message)
@@ -267,15 +262,8 @@ class OwnerAccounts:
 
     # ---- rows
 
-    async def _open(self) -> Sealer:
-        """The key; made only while nothing is sealed with one that is missing."""
-        if self._sealer is None:
-            rows = await self._store.run(table.accounts)
-            self._sealer = Sealer(await self._blocking.call(key_file, self._key, not rows))
-        return self._sealer
-
     async def _save(self, provider: str, held: _Held) -> None:
-        sealer = await self._open()
+        sealer = await self._keys.sealer()
         sealed = sealer.seal(_place(provider), json.dumps(dict(held.secrets)).encode())
         row = table.AccountRow(provider, held.form, sealed, held.at)
         await self._store.run(lambda db: table.put(db, row))

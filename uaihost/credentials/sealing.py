@@ -1,4 +1,4 @@
-"""Secrets at rest: sealed with AES-256-GCM under a key that lies in a file of its own (NIST SP 800-38D).
+"""Secrets at rest: sealed with AES-256-GCM (NIST SP 800-38D) under a key that lies elsewhere.
 
 A sealed secret says which key sealed it and belongs to one place: moved to another row, or changed, it does
 not open. It knows nothing of what the secrets are.
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
-from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -17,13 +15,18 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from uaihost.errors import ErrorCode, HostError
 
 _VERSION = b"\x01"
-_NONCE, _KEY, _NAME = 12, 32, 8
+_NONCE, _NAME = 12, 8
 
 
 class Sealer:
-    """Seals and opens with one key."""
+    """Seals and opens with one key, 32 bytes."""
 
     def __init__(self, key: bytes) -> None:
+        self.rekey(key)
+
+    def rekey(self, key: bytes) -> None:
+        """Use this key from now on."""
+        self.key = key
         self._cipher = AESGCM(key)
         self.key_id = hashlib.sha256(b"uaihost key " + key).digest()[:_NAME]
 
@@ -45,8 +48,8 @@ class Sealer:
         if sealed[len(_VERSION) : start] != self.key_id:
             raise HostError(
                 ErrorCode.UNAVAILABLE,
-                f"the secret {place} was sealed with another key than the one in the data folder's "
-                "secrets.key; put that file back from your backup, or sign in again",
+                f"the secret {place} was sealed with another key than this host has now; put the key back "
+                "from your backup (`uaihost secrets status` says where it lies), or sign in again",
             )
         try:
             nonce = sealed[start : start + _NONCE]
@@ -61,44 +64,7 @@ class Sealer:
         return _VERSION + self.key_id + place.encode()
 
 
-def key_file(path: Path, make: bool) -> bytes:
-    """The key in `path`; with `make` it is made if there is none. Blocking.
-
-    Raises:
-        HostError: it is missing, can be read by others, or holds no key.
-    """
-    if not make and not path.exists():
-        raise HostError(
-            ErrorCode.UNAVAILABLE,
-            f"{path}, the key of the stored sign-ins, is missing; put it back from your backup and start the "
-            "host again, or give the sign-ins up with `uaihost logout` and sign in anew",
-        )
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return _read(path)
-    key = os.urandom(_KEY)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(key.hex().encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return key
-
-
-def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
-        text = file.read(1024).strip()
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise HostError(ErrorCode.UNAVAILABLE, f"{path} can be read by others; type: chmod 600 {path}")
-    try:
-        key = bytes.fromhex(text.decode("ascii"))
-    except ValueError:
-        key = b""
-    if len(key) != _KEY:
-        raise HostError(
-            ErrorCode.UNAVAILABLE,
-            f"{path} holds no key of {_KEY} bytes; put it back from your backup, or move it away and sign in "
-            "again",
-        )
-    return key
+def sealed_with(secret: bytes) -> bytes | None:
+    """The `key_id` of the key that sealed it; None for what was never sealed."""
+    start = len(_VERSION)
+    return secret[start : start + _NAME] if secret[:start] == _VERSION else None

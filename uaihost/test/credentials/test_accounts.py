@@ -11,6 +11,8 @@ from twisted.trial.unittest import TestCase
 
 from uaihost.blocking import Inline
 from uaihost.credentials.accounts import AHEAD, OwnerAccounts
+from uaihost.credentials.key_sources import FileSource
+from uaihost.credentials.keys import Keys
 from uaihost.errors import ErrorCode, HostError
 from uaihost.test.channel.rig import MemoryStore
 from uaihost.test.support import short_folder
@@ -70,8 +72,7 @@ class AccountsCase(TestCase):
         made = OwnerAccounts(
             self.clock,
             self.store,
-            Inline(),
-            self.folder / "secrets.key",
+            Keys(Inline(), self.store, lambda: FileSource(self.folder / "secrets.key")),
             {"claude": None, "codex": None},
             {"codex": self.vendor},
         )

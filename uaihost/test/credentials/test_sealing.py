@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from twisted.trial.unittest import TestCase
 
-from uaihost.credentials.sealing import Sealer, key_file
+from uaihost.credentials.sealing import Sealer, sealed_with
 from uaihost.errors import HostError
-from uaihost.test.support import given, short_folder, strategies
+from uaihost.test.support import given, strategies
 
 PLACE = "accounts/claude"
 
@@ -40,38 +38,7 @@ class SealingTests(TestCase):
         sealed = sealer.seal(PLACE, b"secret")
         self.assertIn("another row", self.refused(sealer, "accounts/codex", sealed))
         self.assertIn("another key", self.refused(Sealer(b"l" * 32), PLACE, sealed))
+        self.assertEqual(sealed_with(sealed), sealer.key_id)
+        self.assertIsNone(sealed_with(b"plain text"))
         for length in range(len(sealed)):
             self.refused(sealer, PLACE, sealed[:length])
-
-
-class KeyTests(TestCase):
-    def setUp(self) -> None:
-        self.path: Path = short_folder(self) / "secrets.key"
-
-    def refused(self, make: bool = True) -> str:
-        with self.assertRaises(HostError) as caught:
-            key_file(self.path, make)
-        return str(caught.exception.message)
-
-    def test_it_is_made_once_for_its_owner_alone(self) -> None:
-        key = key_file(self.path, True)
-        self.assertEqual(len(key), 32)
-        self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
-        self.assertEqual(key_file(self.path, False), key)
-        self.assertNotIn(key, self.path.read_bytes())
-
-    def test_one_that_is_missing_is_not_made_anew_behind_what_it_has_sealed(self) -> None:
-        self.assertIn("missing", self.refused(make=False))
-        self.assertFalse(self.path.exists())
-
-    def test_one_that_others_can_read_is_refused(self) -> None:
-        key_file(self.path, True)
-        self.path.chmod(0o640)
-        self.assertIn("chmod 600", self.refused())
-
-    def test_what_is_no_key_is_refused_and_stays(self) -> None:
-        for text in ("", "zz", "00" * 31):
-            self.path.write_text(text)
-            self.path.chmod(0o600)
-            self.assertIn("holds no key", self.refused())
-            self.assertEqual(self.path.read_text(), text)

@@ -1,0 +1,156 @@
+"""The one key that seals stored secrets: made when it is needed first, and rotated without losing anything.
+
+Whatever stops a rotation, the next start ends it: a secret is sealed with the key or with the older one, both
+are kept until every row has the new one, and rows change in one transaction.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.logger import Logger
+
+from uaihost.blocking import Blocking
+from uaihost.credentials.key_sources import SIZE, KeySource
+from uaihost.credentials.sealing import Sealer, sealed_with
+from uaihost.errors import ErrorCode, HostError
+from uaihost.interfaces import Store
+from uaihost.state import sealed
+
+log = Logger()
+
+
+class Keys:
+    """source: finds where the key lies; called outside the reactor. random: bytes of that number."""
+
+    def __init__(
+        self,
+        blocking: Blocking,
+        store: Store,
+        source: Callable[[], KeySource],
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._blocking = blocking
+        self._store = store
+        self._find = source
+        self._random = random
+        self._source: KeySource | None = None
+        self._sealer: Sealer | None = None
+        self._lock = DeferredLock()
+
+    async def sealer(self) -> Sealer:
+        """Who seals and opens; the same object for as long as the host runs, whatever is rotated.
+
+        The key is made if there is none and nothing was sealed yet.
+
+        Raises:
+            HostError: `unavailable`: it is missing while secrets are sealed with it, or cannot be used.
+        """
+        if self._sealer is None:
+            await self._lock.run(lambda: Deferred.fromCoroutine(self._load()))
+        assert self._sealer is not None
+        return self._sealer
+
+    async def rotate(self) -> int:
+        """Make a new key and seal everything with it; how many secrets. The older key is gone then.
+
+        Raises:
+            HostError: `unavailable`: the key or a secret cannot be opened, or its place is not written by us;
+                everything is as it was.
+        """
+        sealer = await self.sealer()
+        count: int = await self._lock.run(lambda: Deferred.fromCoroutine(self._rotate(sealer)))
+        return count
+
+    async def forget(self) -> int:
+        """Give up the secrets that the key does not open; how many. Without a key, all of them."""
+        source = await self._where()
+        key, old = await self._blocking.call(source.read)
+        kept = {Sealer(one).key_id for one in (key, old) if one is not None}
+        return await self._store.run(lambda db: sealed.remove(db, lambda row: sealed_with(row) not in kept))
+
+    async def status(self) -> dict[str, Any]:
+        """For people: where the key lies, and how many secrets it seals and how many it does not."""
+        rows = await self._store.run(sealed.secrets)
+        source = await self._where()
+        try:
+            current, problem = (await self.sealer()).key_id if rows else None, None
+        except HostError as error:
+            current, problem = None, error.message
+        mine = sum(sealed_with(row) == current for row in rows)
+        return {"where": source.where, "sealed": mine, "others": len(rows) - mine, "problem": problem}
+
+    async def _where(self) -> KeySource:
+        if self._source is None:
+            self._source = await self._blocking.call(self._find)
+        return self._source
+
+    async def _load(self) -> None:
+        if self._sealer is not None:
+            return
+        source = await self._where()
+        key, old = await self._blocking.call(source.read)
+        if key is None:
+            rows = await self._store.run(sealed.secrets)
+            if rows:
+                raise HostError(
+                    ErrorCode.UNAVAILABLE,
+                    f"{source.where}, the key of {len(rows)} stored secrets, is missing; put it back from "
+                    "your backup and start the host again, or give them up with `uaihost secrets forget` and "
+                    "sign in anew",
+                )
+            key = self._random(SIZE)
+            await self._blocking.call(source.write, key)
+        sealer = Sealer(key)
+        if old is not None:
+            await self._replace(sealer, Sealer(old), source)
+        self._sealer = sealer
+
+    async def _rotate(self, sealer: Sealer) -> int:
+        source = await self._where()
+        # Nothing is begun that cannot be ended.
+        for row in await self._store.run(sealed.secrets):
+            if sealed_with(row) != sealer.key_id:
+                raise HostError(
+                    ErrorCode.UNAVAILABLE,
+                    f"some secrets are sealed with another key than {source.where}: put that key back, or "
+                    "give them up with `uaihost secrets forget`; nothing was changed",
+                )
+        key = self._random(SIZE)
+        before = Sealer(sealer.key)
+        await self._blocking.call(source.write, key)
+        sealer.rekey(key)
+        return await self._replace(sealer, before, source)
+
+    async def _replace(self, sealer: Sealer, before: Sealer, source: KeySource) -> int:
+        def again(place: str, secret: bytes) -> bytes | None:
+            if sealed_with(secret) != before.key_id:
+                return None
+            return sealer.seal(place, before.open(place, secret))
+
+        count = await self._store.run(lambda db: sealed.seal_again(db, again))
+        # Whoever sealed with the older key while that ran has stored it by now.
+        count += await self._store.run(lambda db: sealed.seal_again(db, again))
+        await self._blocking.call(source.forget_old)
+        if count:
+            log.info("{count} stored secrets are sealed with a new key", count=count)
+        return count
+
+
+def key_verbs(keys: Keys) -> dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]]:
+    """What the owner's command line may ask for; JSON objects in and out."""
+
+    async def status(words: dict[str, Any]) -> dict[str, Any]:
+        return await keys.status()
+
+    async def rotate(words: dict[str, Any]) -> dict[str, Any]:
+        count = await keys.rotate()
+        return {"sealed": count, "where": (await keys.status())["where"]}
+
+    async def forget(words: dict[str, Any]) -> dict[str, Any]:
+        return {"forgotten": await keys.forget()}
+
+    return {"secrets.status": status, "secrets.rotate": rotate, "secrets.forget": forget}
