@@ -154,6 +154,8 @@ class Host(StagedService):
         self.undo.append(rooms.tunnels.stop)
         self._agents = agents
         await rooms.accounts.load()
+        self.undo.append(rooms.proofs.stop)
+        await rooms.proofs.start()
         rooms.offer.start()
         self._link = self._make_link(agents, journal)
         for part in (

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 import attrs
@@ -51,6 +52,7 @@ from uaihost.credentials import codex
 from uaihost.credentials.accounts import OwnerAccounts
 from uaihost.credentials.key_sources import source as key_source
 from uaihost.credentials.keys import Keys, key_verbs
+from uaihost.credentials.proving import Proofs
 from uaihost.egress.egress import Egress
 from uaihost.egress.names import Destination
 from uaihost.egress.policy import Policy
@@ -73,6 +75,8 @@ FILE_THREADS = 4
 EDITOR_PORT = 8100
 # Seconds between two looks at the mirrors; each is put in order at most once a day.
 UPKEEP = 3600.0
+# Programs that run in containers.
+SHIM = Path(__file__).parent / "shim"
 NO_TOOLS = "UAI_EGRESS is `deny`: the image's own tools are used"
 
 
@@ -119,6 +123,17 @@ class Rooms:
             self.keys,
             gateways={"claude": settings.claude_base_url, "codex": settings.codex_base_url},
             exchanges={"codex": codex.CodexExchange(self.engine, self.images.ensure, uid, gid)},
+        )
+        self.proofs = Proofs(
+            reactor,
+            SystemRandom().random,
+            files,
+            database,
+            self.keys.sealer,
+            folders,
+            settings,
+            SHIM,
+            self._note,
         )
         self.offer = kinds.Offer(agents, kinds.table(settings.acp_agents), self.accounts, self.images.agents)
         workspaces = Workspaces(reactor, folders, files, uid, gid, settings.local_repositories)
@@ -171,6 +186,7 @@ class Rooms:
             # The small image has nothing that could read what a repository names.
             tools=self.tools if settings.task_image == "standard" else None,
             watch=self.watch,
+            broker=self.proofs.broker,
         )
         self.tasks = Tasks(database, journal, reactor, files, around, self.exposed)
         lanes = Lanes()
@@ -261,9 +277,12 @@ class Rooms:
         self.approvals.look(task_id)
 
     def _blocked(self, task_id: str, destination: Destination, why: str) -> None:
-        noted = Deferred.fromCoroutine(self.channels.note(task_id, why))
+        self._note(task_id, why)
+
+    def _note(self, task_id: str, line: str) -> None:
+        noted = Deferred.fromCoroutine(self.channels.note(task_id, line))
         noted.addErrback(
-            lambda failure: log.failure("a refusal was not told in {task}", failure, task=task_id)
+            lambda failure: log.failure("{task} was not told: {line}", failure, task=task_id, line=line)
         )
 
 
@@ -306,7 +325,7 @@ def task_images(reactor: Any, blocking: Threads, settings: Settings, kind: str) 
         docker_host,
         BaseImages(reactor, blocking, docker_host, settings.data_dir / "images", settings.base_image),
         image=data_files("images") / kind,
-        shim=Path(__file__).parent / "shim",
+        shim=SHIM,
         uid=uid,
         gid=gid,
     )
