@@ -195,7 +195,7 @@ class TaskBroker:
         return Counter(self._reactor, desk, self._tokens, forward)
 
     def _agent(self, grant: Grant) -> AgentFactory:
-        return agent_factory(self._reactor, self._keys, grant, self._servers.read, self._audit)
+        return agent_factory(self._reactor, self._keys, grant, self._servers.having, self._audit)
 
     def _folder(self, task_id: str) -> Path:
         return self._folders.control(task_id) / FOLDER

@@ -15,9 +15,12 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from uaihost.blocking import Blocking
-from uaihost.credentials.known_hosts import KnownHosts, read
+from uaihost.credentials.known_hosts import Destination, KnownHosts, read
 
 log = Logger()
+
+# What changes with a file, by its path.
+Marks = Mapping[Path, tuple[int, int, int]]
 
 # Seconds between two looks.
 LOOK = 3.0
@@ -29,14 +32,26 @@ class ServerFiles:
     def __init__(self, clock: Any, blocking: Blocking, files: Sequence[Path]) -> None:
         self._blocking = blocking
         self._files = files
-        self._seen: object = None
+        self._seen: Marks | None = None
+        # What was read, and when the files looked like that.
+        self._kept: tuple[Marks, KnownHosts] | None = None
         self._told: Callable[[], Awaitable[None]] | None = None
         self._looking = LoopingCall(lambda: Deferred.fromCoroutine(self._look()))
         self._looking.clock = clock
 
     async def read(self) -> KnownHosts:
         """What is known now."""
-        return await self._blocking.call(read, self._files)
+        return await self._blocking.call(self._current)
+
+    async def having(self, key: bytes, to: Sequence[Destination]) -> tuple[Destination, ...]:
+        """Those of the servers that may have this key (RFC 4253, section 6.6)."""
+
+        def look() -> tuple[Destination, ...]:
+            known = self._current()
+            return tuple(one for one in to if key in known.keys(one))
+
+        # Names in the files may be hashed, each with a salt: ten thousand lines take a while.
+        return await self._blocking.call(look)
 
     def start(self, changed: Callable[[], Awaitable[None]]) -> None:
         """Call `changed` when they have; until `stop`."""
@@ -46,6 +61,13 @@ class ServerFiles:
     def stop(self) -> None:
         if self._looking.running:
             self._looking.stop()
+
+    def _current(self) -> KnownHosts:
+        """Blocking."""
+        seen = marks(self._files)
+        if self._kept is None or self._kept[0] != seen:
+            self._kept = seen, read(self._files)
+        return self._kept[1]
 
     async def _look(self) -> None:
         try:
@@ -58,8 +80,8 @@ class ServerFiles:
             log.failure("what ssh in tasks knows of servers was not brought up to date")
 
 
-def marks(files: Sequence[Path]) -> Mapping[Path, tuple[int, int, int]]:
-    """What changes with each file. Blocking."""
+def marks(files: Sequence[Path]) -> Marks:
+    """Blocking."""
     found = {}
     for path in files:
         try:

@@ -8,7 +8,7 @@ It must not know where keys lie, nor where its socket is. Everything that comes 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -20,7 +20,7 @@ from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 
 from uaihost.credentials import ssh_wire as wire
-from uaihost.credentials.known_hosts import Destination, KnownHosts, destinations
+from uaihost.credentials.known_hosts import Destination, destinations
 from uaihost.errors import HostError
 from uaihost.proofs import Grant, SshKeys
 
@@ -44,6 +44,10 @@ class Audit(Protocol):
     def __call__(self, *, user: str, task: str, what: str, host: str, path: str, outcome: str) -> object: ...
 
 
+# A server's key and some servers in, those of them out whose key it may be.
+Hosts = Callable[[bytes, Sequence[Destination]], Awaitable[tuple[Destination, ...]]]
+
+
 class _Refused(Exception):
     """It is not signed; the text says why."""
 
@@ -60,7 +64,7 @@ class _Bound:
 class AgentFactory(protocol.Factory):
     """The connections of one task's socket.
 
-    grant: may be replaced; the next message counts by the new one. hosts: reads the known servers.
+    grant: may be replaced; the next message counts by the new one. hosts: knows servers by their keys.
     """
 
     noisy = False
@@ -70,7 +74,7 @@ class AgentFactory(protocol.Factory):
         clock: Any,
         keys: SshKeys,
         grant: Grant,
-        hosts: Callable[[], Awaitable[KnownHosts]],
+        hosts: Hosts,
         audit: Audit,
     ) -> None:
         self.clock = clock
@@ -110,7 +114,7 @@ def agent_factory(
     clock: Any,
     keys: SshKeys,
     grant: Grant,
-    hosts: Callable[[], Awaitable[KnownHosts]],
+    hosts: Hosts,
     audit: Audit,
 ) -> AgentFactory:
     """For the socket of one task."""
@@ -213,9 +217,8 @@ class AgentConnection(protocol.Protocol, TimeoutMixin):
         if not wire.proves(binding):
             self._owner.tell(key, "refused: the server did not sign the session")
             return _FAILURE
-        known = await self._owner.hosts()
-        grant = self._owner.grant
-        to = tuple(one for one in destinations(grant.repositories) if binding.host_key in known.keys(one))
+        granted = destinations(self._owner.grant.repositories)
+        to = await self._owner.hosts(binding.host_key, granted)
         if not to:
             self._owner.tell(key, "refused: not the known key of a server of the task's repositories")
             return _FAILURE

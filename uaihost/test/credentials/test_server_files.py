@@ -42,6 +42,18 @@ class ServerFilesTests(TestCase):
             path.write_text(f"{to.name} {server.line}\n")
             self.assertEqual(self.successResultOf(self.files.read()).keys(to), {server.blob})
 
+    def test_who_has_a_key(self) -> None:
+        server, to = ServerKey(), [Destination(name) for name in ("a.example", "b.example", "c.example")]
+        path = self.root / "known_hosts"
+        path.write_text(f"a.example,c.example {server.line}\n")
+        self.assertEqual(self.successResultOf(self.files.having(server.blob, to)), (to[0], to[2]))
+        path.write_text("")
+        self.assertEqual(self.successResultOf(self.files.having(server.blob, to)), ())
+
+    def test_read_once_while_nothing_changes(self) -> None:
+        first = self.successResultOf(self.files.read())
+        self.assertIs(self.successResultOf(self.files.read()), first)
+
     def test_told_of_what_changed_and_of_nothing_else(self) -> None:
         self.follow()
         for _ in range(5):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -9,7 +11,7 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import TestCase
 
 from uaihost.credentials import ssh_agent
-from uaihost.credentials.known_hosts import KnownHosts, parse
+from uaihost.credentials.known_hosts import Destination, parse
 from uaihost.credentials.ssh_agent import AgentConnection, AgentFactory, agent_factory
 from uaihost.credentials.ssh_wire import LONGEST, Reader, string
 from uaihost.errors import ErrorCode, HostError
@@ -70,8 +72,8 @@ class AgentCase(TestCase):
         self.factory = self.made()
 
     def made(self, grant: Grant = GRANT) -> AgentFactory:
-        async def hosts() -> KnownHosts:
-            return self.known
+        async def hosts(key: bytes, to: Sequence[Destination]) -> tuple[Destination, ...]:
+            return tuple(one for one in to if key in self.known.keys(one))
 
         return agent_factory(self.clock, self.keys, grant, hosts, lambda **line: self.noted.append(line))
 
@@ -273,7 +275,7 @@ class ProtocolTests(AgentCase):
         self.assertEqual(len(self.noted), before + 1)
 
     def test_a_defect_is_a_failure_to_the_client(self) -> None:
-        async def hosts() -> KnownHosts:
+        async def hosts(key: bytes, to: Sequence[Destination]) -> tuple[Destination, ...]:
             raise OSError("a defect")
 
         self.factory.hosts = hosts

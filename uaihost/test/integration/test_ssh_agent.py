@@ -50,7 +50,7 @@ class AgentTests(TestCase):
             reactor,
             self.keys,
             Grant("ada", "t1", (self.forge.url("shop.git"),)),
-            ServerFiles(reactor, Inline(), [self.known]).read,
+            ServerFiles(reactor, Inline(), [self.known]).having,
             lambda **line: self.noted.append(line),
         )
         self.socket = self.root / "ssh.sock"
