@@ -236,9 +236,9 @@ class Host(StagedService):
             "tunnel.close": self._rooms.tunnels.close,
             "gh.connect.set": self._no_github,
             "gh.connect.clear": self._no_github,
-            "ssh.key.get": self._no_ssh,
-            "ssh.key.ensure": self._no_ssh,
-            "ssh.key.delete": self._no_ssh,
+            "ssh.key.get": self._ssh,
+            "ssh.key.ensure": self._ssh,
+            "ssh.key.delete": self._ssh,
         }
 
     def _no_github(self, frame: frames.GhConnectSet | frames.GhConnectClear) -> None:
@@ -246,8 +246,8 @@ class Host(StagedService):
             frames.GhConnectAck(frame.userId, False, "unavailable: this host has no GitHub support yet")
         )
 
-    def _no_ssh(self, frame: frames.SshKeyGet | frames.SshKeyEnsure | frames.SshKeyDelete) -> None:
-        self._link.send(frames.SshKeyFailed(frame.userId, "unavailable: this host keeps no SSH keys yet"))
+    def _ssh(self, frame: frames.SshKeyGet | frames.SshKeyEnsure | frames.SshKeyDelete) -> None:
+        Deferred.fromCoroutine(self._rooms.proofs.ssh.answer(frame)).addCallback(self._link.send)
 
     def _link_up(self, session: Session, outbound: Outbound) -> None:
         self._rooms.tunnels.link_up(outbound, session, session.broken)

@@ -71,6 +71,8 @@ log = Logger()
 ENGINE_THREADS = 4
 # File trees that are copied, removed or read at once.
 FILE_THREADS = 4
+# Small files about what users may reach.
+PROOF_THREADS = 2
 # Where the standard image's editor listens inside its container.
 EDITOR_PORT = 8100
 # Seconds between two looks at the mirrors; each is put in order at most once a day.
@@ -127,7 +129,8 @@ class Rooms:
         self.proofs = Proofs(
             reactor,
             SystemRandom().random,
-            files,
+            # Threads of their own: nobody's sign-in waits until trees are copied.
+            ground.threads("proofs", PROOF_THREADS),
             database,
             self.keys.sealer,
             folders,
@@ -135,6 +138,7 @@ class Rooms:
             SHIM,
             self._note,
         )
+        self.verbs |= self.proofs.ssh.verbs()
         self.offer = kinds.Offer(agents, kinds.table(settings.acp_agents), self.accounts, self.images.agents)
         workspaces = Workspaces(reactor, folders, files, uid, gid, settings.local_repositories)
         self.channels = Channels(
