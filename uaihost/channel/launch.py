@@ -81,11 +81,13 @@ class Launcher:
     async def fill(self, kind: str, line: bytes, renew: bool) -> bytes:
         """`line`, JSON, with each `{{name}}` replaced by that secret."""
         provider = self._provider(kind) or ""
-        filled = line
-        for name in dict.fromkeys(match[1].decode() for match in _SECRET.finditer(line)):
-            secret = await self._accounts.secret(provider, name, renew=renew and name == "access")
-            filled = filled.replace(b"{{%s}}" % name.encode(), json.dumps(secret)[1:-1].encode())
-        return filled
+        secrets: dict[bytes, bytes] = {}
+        for name in dict.fromkeys(match[1] for match in _SECRET.finditer(line)):
+            what = name.decode()
+            secret = await self._accounts.secret(provider, what, renew=renew and what == "access")
+            secrets[name] = json.dumps(secret)[1:-1].encode()
+        # All at once: what a secret itself says is no name.
+        return _SECRET.sub(lambda match: secrets[match[1]], line)
 
 
 def _write(folder: Path, files: Mapping[str, str]) -> None:
