@@ -17,6 +17,9 @@ from uaihost.workspaces.saving import Saved
 
 # Where the agents' programs keep their conversations, below the home folder.
 SESSIONS = (b".claude/projects", b".codex/sessions")
+# One keeps all of them in a database, below the home folder: the folder, and the files in it that are only
+# worth something together. Beside them lies what it signs in with.
+DATABASE = (b".local/share/opencode", (b"opencode.db", b"opencode.db-wal"))
 # Bytes of sessions, newest first; of what is no work copy, beyond which a person has to look first.
 SESSIONS_LIMIT = 128 << 20
 UNKNOWN_LIMIT = 1 << 30
@@ -57,19 +60,25 @@ def keep(task: Path, saved: Path, task_id: str, known: Collection[str]) -> Saved
 
 
 def _sessions(task: Path) -> tuple[list[archive.Item], list[str]]:
+    """Newest first; what belongs together is kept together or not at all."""
     home = task / "home"
-    found: list[tuple[float, int, bytes]] = []
+    found: list[tuple[float, int, list[bytes]]] = []
     for session in SESSIONS:
         for name, size in _files(home, session).files.items():
             path = b"home/" + session + b"/" + name
-            found.append((_changed(task, path), size, path))
+            found.append((_changed(task, path), size, [path]))
+    place, names = DATABASE
+    sizes = {name: size for name, size in _files(home, place).files.items() if name in names}
+    if sizes:
+        paths = [b"home/" + place + b"/" + name for name in sizes]
+        found.append((max(_changed(task, path) for path in paths), sum(sizes.values()), paths))
     items, total, left = [], 0, 0
-    for _, size, path in sorted(found, reverse=True):
+    for _, size, paths in sorted(found, reverse=True):
         if total + size > SESSIONS_LIMIT:
             left += 1
             continue
         total += size
-        items.append(archive.Item(path, path))
+        items += [archive.Item(path, path) for path in paths]
     return items, [f"{left} old sessions of agents were left out"] if left else []
 
 

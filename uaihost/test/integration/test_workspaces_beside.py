@@ -9,7 +9,7 @@ from pathlib import Path
 
 from uaihost.test.integration.git_rig import commit, git
 from uaihost.test.integration.vault_rig import VaultCase
-from uaihost.workspaces import leftovers
+from uaihost.workspaces import leftovers, task_files
 from uaihost.workspaces.saving import Saved
 
 
@@ -96,6 +96,33 @@ class BesideTests(VaultCase):
         self.assertEqual(found["home/.claude/projects/x/session.jsonl"], b"{}\n")
         self.assertEqual(found["work/stray/f.txt"], b"x")
         self.assertIn("work/stray/.git/HEAD", found)
+
+    async def test_a_database_of_sessions_is_kept_whole_and_nothing_beside_it(self) -> None:
+        await self.prepared()
+        folder = self.tasks / "t1" / "home" / ".local" / "share" / "opencode"
+        folder.mkdir(parents=True)
+        names = ("opencode.db", "opencode.db-wal", "opencode.db-shm", "auth.json", "log.txt")
+        for name in names:
+            (folder / name).write_text(name)
+        (beside,) = [one for one in await self.workspaces.save("t1", ["app"]) if not one.slug]
+        found = self.beside(beside)
+        place = "home/.local/share/opencode/"
+        self.assertEqual(found, {place + name: name.encode() for name in names[:2]})
+
+    async def test_a_database_without_room_for_all_of_it_is_left_out_and_told_of(self) -> None:
+        self.patch(task_files, "SESSIONS_LIMIT", 100)
+        await self.prepared()
+        home = self.tasks / "t1" / "home"
+        folder = home / ".local" / "share" / "opencode"
+        folder.mkdir(parents=True)
+        (folder / "opencode.db").write_bytes(b"x" * 60)
+        (folder / "opencode.db-wal").write_bytes(b"x" * 60)
+        session = home / ".claude" / "projects" / "x.jsonl"
+        session.parent.mkdir(parents=True)
+        session.write_text("{}\n")
+        (beside,) = [one for one in await self.workspaces.save("t1", ["app"]) if not one.slug]
+        self.assertEqual(list(self.beside(beside)), ["home/.claude/projects/x.jsonl"])
+        self.assertIn("1 old sessions of agents were left out", str(beside.note))
 
     async def test_sessions_behind_a_link_are_not_followed(self) -> None:
         await self.prepared()
