@@ -1,0 +1,137 @@
+"""SSH in a task, as people run it: a bridge, a host, a container of the standard image, a forge by sshd."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from uaihost.test.integration.agents_rig import AgentsCase, Channel, World, address, restart_host
+from uaihost.test.integration.processes import until
+from uaihost.test.integration.sshd_server import Forge, run
+
+_INTRUDER = Path(__file__).with_name("ssh_intruder.py")
+
+
+class SshTaskTests(AgentsCase):
+    # One of the task's repository, and another that it can reach.
+    forge: Forge
+    other: Forge
+    task: Channel
+
+    async def shared(self) -> World:
+        cls = type(self)
+        if not hasattr(cls, "forge"):
+            cls.forge, cls.other = (Forge(_folder(), address()) for _ in range(2))
+            for forge in (cls.forge, cls.other):
+                atexit.register(forge.stop)
+            cls.forge.repository("shop.git")
+            ports = (cls.forge.port, cls.other.port)
+            cls.settings = {
+                "UAI_EGRESS_ALLOW": ",".join(f"{address()}:{port}" for port in ports),
+                "SSH_AUTH_SOCK": _owners_agent(cls.forge.folder),
+            }
+        world = await super().shared()
+        if not hasattr(cls, "task"):
+            done = world.daemons.command("ssh-key", "ensure")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            owners = (cls.forge.folder / "owner.pub").read_text().strip()
+            cls.forge.let_in(done.stdout.strip(), owners)
+            cls.task = world.task(repoUrl=cls.forge.url("shop.git"))
+        return world
+
+    def inside(self, script: str, check: bool = True) -> str:
+        """What a shell in the task prints; its work copy is where it runs."""
+        words = ["exec", "-w", "/workspace/shop", self.task.container, "bash", "-c"]
+        return self.task.docker(*words, script if check else f"( {script} ) 2>&1 || echo failed with $?")
+
+    def audit(self) -> list[dict[str, Any]]:
+        lines = (self.world.daemons.host_data / "audit.jsonl").read_text().splitlines()
+        return [line for line in map(json.loads, lines) if line["task"] == self.task.task_id]
+
+    def test_clone_commit_and_push(self) -> None:
+        self.inside(
+            f"git clone -q {shlex.quote(self.forge.url('shop.git'))} /tmp/again && test -f /tmp/again/README"
+        )
+        self.inside("git checkout -q -b topic && echo x > new && git add new && git commit -qm two")
+        self.inside("git push -q origin topic")
+        self.assertIn(
+            "two", self.inside("git ls-remote --heads origin topic && git log -1 --format=%s origin/topic")
+        )
+        signed = until("the audit", lambda: [line for line in self.audit() if line["outcome"] == "ok"], 5)
+        self.assertEqual({line["what"] for line in signed}, {"sign"})
+        self.assertEqual({line["host"] for line in signed}, {f"[{address()}]:{self.forge.port}"})
+        self.assertEqual({line["user"] for line in signed}, {"owner"})
+
+    def test_the_agent_shows_one_key_and_keeps_it(self) -> None:
+        shown = self.inside("ssh-add -L")
+        self.assertEqual(shown, self.world.daemons.command("ssh-key", "show").stdout)
+        asked = "ssh-add -D; ssh-add -d /tmp/x.pub; SSH_ASKPASS=true SSH_ASKPASS_REQUIRE=force ssh-add -x"
+        self.inside(f"ssh-add -L > /tmp/x.pub; {asked}", check=False)
+        self.assertEqual(self.inside("ssh-add -L"), shown)
+
+    def test_what_an_intruder_asks(self) -> None:
+        self.task.docker("cp", str(_INTRUDER), f"{self.task.container}:/tmp/intruder.py")
+        found = json.loads(self.inside("python3 /tmp/intruder.py"))
+        closed = found.pop("more than there may be")
+        self.assertEqual((set(found.values()), closed), ({5}, None), found)
+
+    def test_a_server_that_is_not_known(self) -> None:
+        other = self.other
+        other.let_in(self.inside("ssh-add -L").strip())
+        said = self.inside(f"ssh -p {other.port} {other.user}@{address()} true", check=False)
+        self.assertIn("Host key verification failed", said)
+        # Nor does it help to believe it.
+        trusting = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+        said = self.inside(f"ssh {trusting} -p {other.port} {other.user}@{address()} true", check=False)
+        self.assertIn("Permission denied (publickey)", said)
+        self.assertNotIn("Accepted publickey", other.log)
+
+    def test_no_private_key_in_the_container(self) -> None:
+        places = "/workspace /home /tmp /run /var /etc /dev/shm /proc/[0-9]*/environ /proc/[0-9]*/cmdline"
+        for word in ("PRIVATE KEY", "openssh-key-v1"):
+            found = self.inside(
+                f"grep -rIl --exclude-dir=node_modules -e {word!r} {places} 2>/dev/null || true"
+            )
+            ours = [line for line in found.splitlines() if not line.startswith("/proc/self")]
+            self.assertEqual(ours, [])
+        self.assertEqual(self.inside("ls /run/host/broker").split(), ["git.sock", "known_hosts", "ssh.sock"])
+        self.assertIn("Read-only", self.inside("touch /run/host/broker/x", check=False))
+
+    def test_a_key_that_was_deleted_and_made_anew(self) -> None:
+        self.assertEqual(self.world.daemons.command("ssh-key", "delete").returncode, 0)
+        self.assertIn("no identities", self.inside("ssh-add -L", check=False))
+        self.assertIn("Permission denied (publickey)", self.inside("git ls-remote origin", check=False))
+        made = self.world.daemons.command("ssh-key", "ensure").stdout
+        self.forge.let_in(made.strip())
+        self.assertEqual(self.inside("ssh-add -L"), made)
+        self.assertIn("refs/heads/main", self.inside("git ls-remote origin"))
+
+    def test_after_the_host_was_killed(self) -> None:
+        before = self.task.container
+        restart_host(self.world)
+        self.task.until("the agent is back", lambda: "ssh-ed25519" in self.inside("ssh-add -L", check=False))
+        self.assertIn("refs/heads/main", self.inside("git ls-remote origin"))
+        self.assertEqual(self.task.container, before)
+
+
+def _folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="uai-", dir="/tmp"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _owners_agent(folder: Path) -> str:
+    """The socket of an agent as an owner has it, for the host's own git."""
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "owner"))
+    socket = folder / "agent"
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL)
+    atexit.register(agent.terminate)
+    until("the owner's agent", socket.exists, 5)
+    run("env", f"SSH_AUTH_SOCK={socket}", "ssh-add", "-q", str(folder / "owner"))
+    return str(socket)
