@@ -26,7 +26,7 @@ class GitHubApi:
     """Started with the test and ended with it. url, api_url: as in the settings; ca_file: its authority.
 
     asked: the requests, without secrets. date: what its clock says, None for the real one. silent: it takes
-    requests and never answers.
+    requests and never answers. root: of its pages.
     """
 
     def __init__(self, case: TestCase, folder: Path, model: GitHubModel) -> None:
@@ -40,7 +40,7 @@ class GitHubApi:
         made = authority.issue_cert("localhost")
         pem = made.private_key_pem.bytes() + made.cert_chain_pems[0].bytes()
         options = PrivateCertificate.loadPEM(pem).options()
-        root = Resource()
+        root = self.root = Resource()
         root.putChild(b"login", _below(b"oauth", _below(b"access_token", _Exchange(self))))
         root.putChild(b"api", _below(b"v3", _below(b"user", _User(self))))
         # typed as a module
