@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
+from uaihost.cli import demo
 from uaihost.test.integration.agents_proofs import COMES_BACK, ENDLESS
 from uaihost.test.integration.agents_rig import KEY, AgentsCase, Channel, agent, gone
 from uaihost.test.integration.test_agents_claude import plant
@@ -111,6 +114,21 @@ class OpenCodeTests(AgentsCase):
             self.assertEqual(chat.read("again.txt"), "again\n")
             self.assertEqual(len(chat.of("permission.requested", NAME, before)), 1, "a second card")
             self.assertTrue(self.remembers("remember the heron"))
+
+    def test_its_conversation_is_kept_when_the_task_goes(self) -> None:
+        chat = self.world.task(agent(NAME))
+        chat.resting(NAME)
+        chat.answer(NAME, "say:remember the bittern", "remember the bittern")
+        demo.down(self.world.bridge, chat.task_id)
+        kept = self.world.daemons.host_data / "saved" / chat.task_id / ".task.tar"
+        place = "home/.local/share/opencode"
+        with tarfile.open(kept) as tar:
+            tar.extractall(self.world.folder / "kept", filter="data")
+        self.assertFalse((self.world.folder / "kept" / place / "auth.json").exists())
+        with closing(sqlite3.connect(self.world.folder / "kept" / place / "opencode.db")) as db:
+            self.assertEqual(db.execute("PRAGMA integrity_check").fetchone(), ("ok",))
+            parts = [str(row) for row in db.execute("SELECT data FROM part")]
+        self.assertTrue([part for part in parts if "remember the bittern" in part], parts)
 
     def test_a_repositorys_own_settings_run_nothing(self) -> None:
         files = {
