@@ -66,21 +66,26 @@ class Keys:
         return count
 
     async def forget(self) -> int:
-        """Give up the secrets that the key does not open; how many. Without a key, all of them."""
+        """Give up the secrets that no key opens; how many. Without a key, all of them."""
         source = await self._where()
-        key, old = await self._blocking.call(source.read)
-        kept = {Sealer(one).key_id for one in (key, old) if one is not None}
-        return await self._store.run(lambda db: sealed.remove(db, lambda row: sealed_with(row) not in kept))
+        kept = [Sealer(key) for key in await self._blocking.call(source.read) if key is not None]
+
+        def lost(place: str, secret: bytes) -> bool:
+            return not any(sealer.opens(place, secret) for sealer in kept)
+
+        return await self._store.run(lambda db: sealed.remove(db, lost))
 
     async def status(self) -> dict[str, Any]:
         """For people: where the key lies, and how many secrets it seals and how many it does not."""
         rows = await self._store.run(sealed.secrets)
         source = await self._where()
         try:
-            current, problem = (await self.sealer()).key_id if rows else None, None
+            mine, problem = 0, None
+            if rows:
+                sealer = await self.sealer()
+                mine = sum(sealer.opens(place, secret) for place, secret in rows)
         except HostError as error:
-            current, problem = None, error.message
-        mine = sum(sealed_with(row) == current for row in rows)
+            mine, problem = 0, error.message
         return {"where": source.where, "sealed": mine, "others": len(rows) - mine, "problem": problem}
 
     async def _where(self) -> KeySource:
@@ -112,12 +117,13 @@ class Keys:
     async def _rotate(self, sealer: Sealer) -> int:
         source = await self._where()
         # Nothing is begun that cannot be ended.
-        for row in await self._store.run(sealed.secrets):
-            if sealed_with(row) != sealer.key_id:
+        for place, secret in await self._store.run(sealed.secrets):
+            if not sealer.opens(place, secret):
                 raise HostError(
                     ErrorCode.UNAVAILABLE,
-                    f"some secrets are sealed with another key than {source.where}: put that key back, or "
-                    "give them up with `uaihost secrets forget`; nothing was changed",
+                    f"the key in {source.where} does not open the secret {place}: put the key back that "
+                    "sealed it, or give up all that do not open with `uaihost secrets forget`; nothing was "
+                    "changed",
                 )
         key = self._random(SIZE)
         before = Sealer(sealer.key)
@@ -127,7 +133,7 @@ class Keys:
 
     async def _replace(self, sealer: Sealer, before: Sealer, source: KeySource) -> int:
         def again(place: str, secret: bytes) -> bytes | None:
-            if sealed_with(secret) != before.key_id:
+            if sealed_with(secret) != before.key_id or not before.opens(place, secret):
                 return None
             return sealer.seal(place, before.open(place, secret))
 

@@ -29,9 +29,13 @@ TABLES = (
 )
 
 
-def secrets(db: Connection) -> list[bytes]:
-    """All of them, sealed."""
-    return [row[0] for each in TABLES for row in db.execute(f"SELECT {each.secret} FROM {each.name}")]
+def secrets(db: Connection) -> list[tuple[str, bytes]]:
+    """The place of each, and the secret as it is sealed."""
+    return [
+        (each.prefix + key, secret)
+        for each in TABLES
+        for key, secret in db.execute(f"SELECT {each.key}, {each.secret} FROM {each.name}")
+    ]
 
 
 def seal_again(db: Connection, again: Callable[[str, bytes], bytes | None]) -> int:
@@ -49,12 +53,12 @@ def seal_again(db: Connection, again: Callable[[str, bytes], bytes | None]) -> i
     return changed
 
 
-def remove(db: Connection, unwanted: Callable[[bytes], bool]) -> int:
-    """Delete the rows whose secrets are unwanted; how many."""
+def remove(db: Connection, unwanted: Callable[[str, bytes], bool]) -> int:
+    """Delete the rows whose places and secrets are unwanted; how many."""
     removed = 0
     for each in TABLES:
         for key, secret in db.execute(f"SELECT {each.key}, {each.secret} FROM {each.name}").fetchall():
-            if unwanted(secret):
+            if unwanted(each.prefix + key, secret):
                 db.execute(f"DELETE FROM {each.name} WHERE {each.key} = ?", (key,))
                 removed += 1
     return removed

@@ -268,7 +268,7 @@ class KeysTests(TestCase):
                 self.fail(f"step {steps} was not reached")
             sealer = await self.keys().sealer()
             self.assertEqual(opened(self.store, sealer), SECRETS, steps)
-            self.assertEqual({sealed_with(one) for one in sealed.secrets(self.store.db)}, {sealer.key_id})
+            self.assertEqual({sealed_with(one) for _, one in sealed.secrets(self.store.db)}, {sealer.key_id})
             self.assertEqual([path.name for path in self.path.parent.iterdir()], ["secrets.key"])
 
     async def test_one_secret_that_does_not_open_stops_it_before_anything_changes(self) -> None:
@@ -288,6 +288,37 @@ class KeysTests(TestCase):
         self.assertEqual((status["sealed"], status["others"], status["problem"]), (3, 1, None))
         self.assertEqual(await keys.forget(), 1)
         self.assertEqual(await keys.rotate(), 3)
+
+    async def test_a_row_that_was_changed_hinders_no_start_and_stays(self) -> None:
+        keys = self.keys()
+        store_all(self.store, await keys.sealer())
+        (_, damaged), *_ = sealed.secrets(self.store.db)
+        damaged = damaged[:-1] + bytes([damaged[-1] ^ 1])
+        self.store.db.execute("UPDATE accounts SET secret = ?", (damaged,))
+        try:
+            await keys.rotate()
+        except HostError as error:
+            self.assertIn("does not open the secret accounts/claude", error.message)
+        else:
+            self.fail("it was rotated")
+        # A rotation that a stop interrupted, before somebody changed the row.
+        FileSource(self.path).write(OTHER)
+        keys = self.keys()
+        sealer = await keys.sealer()
+        self.assertEqual(sealer.key, OTHER)
+        status = await keys.status()
+        self.assertEqual((status["sealed"], status["others"], status["problem"]), (2, 1, None))
+        self.assertIn(("accounts/claude", damaged), sealed.secrets(self.store.db))
+        self.assertEqual(await keys.forget(), 1)
+        self.assertEqual(await keys.rotate(), 2)
+
+    async def test_who_read_a_row_before_a_rotation_opens_it_after(self) -> None:
+        keys = self.keys()
+        sealer = await keys.sealer()
+        store_all(self.store, sealer)
+        read = sealed.secrets(self.store.db)
+        await keys.rotate()
+        self.assertEqual({place: sealer.open(place, secret) for place, secret in read}, SECRETS)
 
     async def test_a_key_that_is_lost_is_said_and_can_be_given_up(self) -> None:
         store_all(self.store, await self.keys().sealer())
