@@ -2,8 +2,8 @@
 
     python -m benchmarks.diff [--files N] [--changed N] [--rounds N] [--within DIR]
 
-Both lanes look at one work copy, in turns, A B A B, in one run; what counts is the ratio of the medians. Plain
-git is `git diff <base>` and `git ls-files --others --exclude-standard`, run by a person who trusts the
+Both lanes look at one work copy, in turns, A B A B, in one run; what counts is the ratio of the medians.
+Plain git is `git diff <base>` and `git ls-files --others --exclude-standard`, run by a person who trusts the
 repository. Of the changed files a fifth each is committed, staged, unstaged, untracked and renamed.
 
 - edited: every round edits ten of the changed files before either lane: what an agent does between two asks.

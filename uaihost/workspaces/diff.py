@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from uaihost.blocking import Blocking
 from uaihost.errors import ErrorCode, HostError
 from uaihost.workspaces.checkouts import all_of
+from uaihost.workspaces.conflicts import sides
 from uaihost.workspaces.diff_parser import File, clip, parse
 from uaihost.workspaces.mirrors import Mirrors
 from uaihost.workspaces.places import Places, Record
@@ -29,6 +30,8 @@ MAX_FILES = 1000
 LARGE = 1 << 20
 # Bytes: a changed file larger than this is named and not even read; saving reads it.
 UNREAD = 32 << 20
+# The mode of a repository inside another.
+GITLINK = "160000"
 # Answers that are kept for who asks again, and bytes of hunks in them.
 _ANSWERS = 16
 _KEPT = 16 << 20
@@ -112,8 +115,10 @@ class Diffs:
     async def _answer(self, places: Places) -> dict[str, Any]:
         snapshot, default = await all_of(self._snapshots.take(places, largest=UNREAD), self._default(places))
         base = await self._base(places, snapshot, default)
-        large = tuple(sorted(snapshot.large.items()))
-        key = (base, snapshot.head, snapshot.refs.branch, snapshot.tree, snapshot.index_digest, large)
+        key = (
+            base, snapshot.head, snapshot.refs.branch, snapshot.tree, snapshot.index_digest,
+            tuple(sorted(snapshot.large.items())), tuple(sorted(snapshot.links)), *snapshot.links.values(),
+        )  # fmt: skip
         last = self._answers.pop(places.own, None)
         if last is None or last.key != key:
             found = await self._compared(places, snapshot, base)
@@ -175,6 +180,9 @@ class Diffs:
             status = "modified" if tracked else "added"
             changes.files.append(File(name, None, status, None, None, "", "", why="unread"))
             changes.count += not tracked
+        _show_links(changes, snapshot)
+        if snapshot.staging is not None and snapshot.staging.conflicts:
+            await self._show_conflicts(places, snapshot, changes)
         for file in changes.files:
             file.where = _where(file, committed, snapshot.staging, unstaged)
         changes.limit()
@@ -203,6 +211,18 @@ class Diffs:
             )  # fmt: skip
             last = self._commits[places.own] = key, frozenset(listed.out.split(b"\0")[:-1])
         return last[1]
+
+    async def _show_conflicts(self, places: Places, snapshot: Snapshot, changes: _Changes) -> None:
+        async with self._snapshots.view(places, snapshot.record) as view:
+            found = await sides(self._git, view, (*_OPTIONS[:1], *_OPTIONS[2:]))
+        listed = {file.path: file for file in changes.files}
+        for name in sorted(found):
+            if name not in listed:
+                # As at the base, or gone: still, somebody has to decide.
+                listed[name] = File(name, None, "unmerged", None, None, "", "")
+                changes.files.append(listed[name])
+                changes.count += 1
+            listed[name].conflict = found[name]
 
     async def _against_index(self, snapshot: Snapshot, index: Path) -> Staging | None:
         if snapshot.index_digest is None or snapshot.staging is None:
@@ -258,6 +278,23 @@ class _Changes:
         }
 
 
+def _show_links(changes: _Changes, snapshot: Snapshot) -> None:
+    """What git tells of repositories inside: the commits, and whether their files are as committed."""
+    dirty = {name for name, link in snapshot.links.items() if link.dirty}
+    for file in changes.files:
+        if GITLINK in (file.old_mode, file.new_mode):
+            file.submodule = {
+                "from": file.old if file.old_mode == GITLINK else None,
+                "to": file.new if file.new_mode == GITLINK else None,
+                "dirty": file.path in dirty,
+            }
+    for name in sorted(dirty.difference(file.path for file in changes.files)):
+        commit = snapshot.links[name].commit
+        told = {"from": commit, "to": commit, "dirty": True}
+        changes.files.append(File(name, None, "modified", GITLINK, GITLINK, commit, commit, submodule=told))
+        changes.count += 1
+
+
 def _where(
     file: File, committed: frozenset[bytes], staged: Staging | None, unstaged: Staging | None
 ) -> list[str]:
@@ -268,7 +305,8 @@ def _where(
         return found
     if names & (staged.added - staged.intended | staged.changed | staged.missing):
         found.append("staged")
-    if names & (unstaged.added | unstaged.changed | (staged.intended & unstaged.changed)):
+    inside = file.submodule is not None and file.submodule["dirty"]
+    if inside or names & (unstaged.added | unstaged.changed):
         found.append("unstaged")
     if names & unstaged.missing:
         found.append("untracked")

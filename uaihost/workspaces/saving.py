@@ -12,7 +12,6 @@ What git cannot hold lies beside: saved/<task>/<slug>.tar, and saved/<task>/<slu
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from uaihost.workspaces.leftovers import Inner, shown_name, survey
 from uaihost.workspaces.mirrors import Mirrors
 from uaihost.workspaces.places import Places, Record
 from uaihost.workspaces.safe_git import Git, GitFailed
-from uaihost.workspaces.snapshot import Snapshot, Snapshots, object_form
+from uaihost.workspaces.snapshot import Snapshot, Snapshots, inner_record, object_form
 from uaihost.workspaces.vault import Vault
 
 log = Logger()
@@ -118,7 +117,7 @@ class Saving:
             for one in found.inner:
                 own = places.inner(_text(one.path or one.git_dir + b"/none"), _text(one.git_dir))
                 try:
-                    snapshot = await self._snapshots.take_all(own, _inner_record(record, one))
+                    snapshot = await self._snapshots.take_all(own, inner_record(record, one.git_dir))
                 except (HostError, GitFailed, OSError) as error:
                     # What an agent made of it must not keep the rest from being saved: it is kept as files.
                     log.warn("{path} is kept as files: {error}", path=one.path, error=str(error))
@@ -318,14 +317,6 @@ def _named(
     for field in ("stashes", "past"):
         done[field] = [pair(number) for number in done[field]]
     return done
-
-
-def _inner_record(record: Record, inner: Inner) -> Record:
-    """What is known of a repository inside: of a submodule, the mirror it came from."""
-    for one in record.submodules:
-        if inner.git_dir == os.fsencode(one.git_dir):
-            return attrs.evolve(record, key=one.key, display=one.display, branch="", head="")
-    return attrs.evolve(record, key="", branch="", head="")
 
 
 def _encoded(path: bytes) -> str:

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 import attrs
@@ -174,7 +174,8 @@ class SeenTrees:
             memory = await self._anew(places, head)
             dirty, untracked = await self._listed(places)
         tracked = dirty | memory.young
-        names = tracked.union(untracked, staged)
+        names = _outside(tracked.union(untracked, staged), links)
+        tracked &= names
         now = await self._blocking.call(moment, places.own)
         said = await self._said(places, memory, names, now)
         marks = {name: entry.mark for name, entry in memory.last.entries.items() if entry.mark is not None}
@@ -400,6 +401,14 @@ def _identity(index: Path) -> tuple[int, int, int]:
 
 def _attributes(names: Iterable[bytes]) -> bool:
     return any(name.endswith(_ATTRIBUTES) for name in names)
+
+
+def _outside(names: set[bytes], links: Collection[bytes]) -> set[bytes]:
+    """Those that are neither a repository of `links` nor in one."""
+    if not links:
+        return names
+    inside = tuple(link + b"/" for link in links)
+    return {name for name in names if name not in links and not name.startswith(inside)}
 
 
 def _oid(data: bytes, form: str) -> bytes:

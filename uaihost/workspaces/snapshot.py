@@ -10,18 +10,22 @@ The repository borrows the mirror's objects and goes away with the task.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
+from twisted.logger import Logger
 
 from uaihost.blocking import Blocking
 from uaihost.errors import ErrorCode, HostError
 from uaihost.workspaces.git_view import Refs, take_git, unreadable
 from uaihost.workspaces.indexes import existing, index_trees
 from uaihost.workspaces.locks import Locks
+from uaihost.workspaces.nested import DEEPEST, Link, git_folders, gitlinks
 from uaihost.workspaces.places import Places, Record
 from uaihost.workspaces.removal import Trash
 from uaihost.workspaces.safe_git import Git, GitFailed
@@ -30,6 +34,8 @@ from uaihost.workspaces.staging import Staging, compare, digest, empty_tree
 from uaihost.workspaces.untrusted import is_plain
 from uaihost.workspaces.upkeep import clear_all
 from uaihost.workspaces.working_tree import Recorded, WorkingTrees
+
+log = Logger()
 
 # Where fetched work lies in the repository: heads/<branch>, stash/<number>, detached; where all is taken also
 # tags/<name>, past/<number>, pending/<name>, index, unmerged.
@@ -52,7 +58,7 @@ class Snapshot:
     out for their size, with whether they are in `head`; fault: why its commits could not be read, in which
     case `head` is the last one known.
     Only where all is not taken: index_digest, of the copy's own index, which lies at `Places.index`; staging,
-    how that differs from `head`; each None when there is none that can be read.
+    how that differs from `head`, each None when there is none that can be read; links, by their names.
     Only where all is taken: index, the tree of what is staged, and unmerged, a tree with the folders 1, 2
     and 3 of the sides of what is in conflict; converted: names of changed files that git would not write
     back byte for byte; missed: what did not come along, for people.
@@ -71,6 +77,7 @@ class Snapshot:
     missed: str | None = None
     index_digest: bytes | None = None
     staging: Staging | None = None
+    links: dict[bytes, Link] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -117,6 +124,7 @@ class Snapshots:
         self._seen = SeenTrees(git, trash, blocking)
         self._arrived_last: dict[Path, _Arrived] = {}
         self._staged_last: dict[Path, _Staged] = {}
+        self._links_last: dict[Path, tuple[str | None, frozenset[bytes]]] = {}
         self._locks: dict[Path, Locks] = {}
 
     def check(self, places: Places) -> None:
@@ -137,7 +145,8 @@ class Snapshots:
         """The task's work copies are gone."""
         self._locks.pop(task / "git" / ".locks", None)
         self._seen.forget(task)
-        for known in (self._arrived_last, self._staged_last):
+        known: MutableMapping[Path, Any]
+        for known in (self._arrived_last, self._staged_last, self._links_last):
             for own in [own for own in known if own.is_relative_to(task)]:
                 del known[own]
 
@@ -183,18 +192,72 @@ class Snapshots:
             await self._blocking.call(self._trash.remove, places.repo)
         raise AssertionError("the second try returns or raises")
 
-    async def _look(self, places: Places, record: Record, largest: int) -> Snapshot:
+    async def _look(self, places: Places, record: Record, largest: int, depth: int = 0) -> Snapshot:
         await self._set_up(places, record)
         found = await self._looked(places, record)
         head, staging = found.refs.head, None
         if found.digest is not None:
             staging = await self._staging(places, record, found.digest, head)
+        links = await self._links(places, record, head, staging, largest, depth)
         added = frozenset() if staging is None else staging.added | staging.conflicts
-        files = await self._seen.look(places, head, added, {}, largest)
+        commits = {name: link.commit for name, link in links.items()}
+        files = await self._seen.look(places, head, added, commits, largest)
         return Snapshot(
             places.seen, record, found.refs, head, files.tree, files.large,
-            index_digest=found.digest, staging=staging,
+            index_digest=found.digest, staging=staging, links=links,
         )  # fmt: skip
+
+    async def _links(
+        self,
+        places: Places,
+        record: Record,
+        head: str | None,
+        staging: Staging | None,
+        largest: int,
+        depth: int,
+    ) -> dict[bytes, Link]:
+        """What the repositories are on that the copy's commit and index name."""
+        last = self._links_last.get(places.own)
+        if last is None or last[0] != head:
+            names: list[bytes] = []
+            if head is not None:
+                listed = await self._git.run("ls-tree", "-r", "-z", git_dir=places.repo, operands=[head])
+                names = gitlinks(listed.out)
+            last = self._links_last[places.own] = head, frozenset(names)
+        wanted = last[1] if staging is None else last[1] | staging.links.keys()
+        if not wanted or depth >= DEEPEST:
+            return {}
+        folders = await self._blocking.call(git_folders, places.copy, places.inside, wanted)
+        found = {}
+        for path, git_dir in folders.items():
+            inner = places.inner("/".join(filter(None, (places.inside, _text(path)))), _text(git_dir))
+            try:
+                its = inner_record(record, git_dir)
+                seen = await self._again(inner, partial(self._look, inner, its, largest, depth + 1))
+                if seen.head is not None:
+                    clean = await self._committed(inner, seen.head)
+                    dirty = seen.tree != clean or bool(seen.large)
+                    dirty = dirty or any(link.dirty for link in seen.links.values())
+                    found[path] = Link(seen.head, dirty, seen.tree)
+            except (HostError, OSError) as error:
+                # It counts as being where the copy's own commit says.
+                log.warn("{path} in {copy}: {error}", path=path, copy=places.copy.name, error=str(error))
+        return found
+
+    @asynccontextmanager
+    async def view(self, places: Places, record: Record) -> AsyncIterator[Path]:
+        """The copy's own objects and index as a repository of ours. The caller holds the lock.
+
+        Raises:
+            HostError: `conflict`, its `.git` cannot be read.
+        """
+        await self._blocking.call(self._trash.remove, places.view)
+        await self._init(places.view, object_form(record))
+        try:
+            await self._blocking.call(take_git, places.copy, places.view, places.git)
+            yield places.view
+        finally:
+            await self._blocking.call(self._trash.remove, places.view)
 
     async def _looked(self, places: Places, record: Record) -> _Arrived:
         """The copy's commits, brought here when they are not."""
@@ -428,6 +491,19 @@ def _lacking(wanted: Refs, arrived: Refs) -> str | None:
         return None
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return f"commits that cannot be read: {shown}"
+
+
+def inner_record(record: Record, git_dir: bytes) -> Record:
+    """What is known of a repository inside, which is kept in `git_dir`: of a submodule, the mirror it came
+    from."""
+    for one in record.submodules:
+        if git_dir == os.fsencode(one.git_dir):
+            return attrs.evolve(record, key=one.key, display=one.display, branch="", head="")
+    return attrs.evolve(record, key="", branch="", head="")
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
 
 
 def object_form(record: Record) -> str:

@@ -147,7 +147,8 @@ class Workspaces:
             async with self._snapshots.lock(places):
                 snapshot = await self._snapshots.take(places, largest=UNREAD)
             large = sorted(name.hex() for name in snapshot.large)
-            marks.append(f"{slug} {snapshot.head} {snapshot.tree} {' '.join(large)}")
+            inner = sorted(f"{name.hex()}={link.tree}" for name, link in snapshot.links.items())
+            marks.append(f"{slug} {snapshot.head} {snapshot.tree} {' '.join((*large, *inner))}")
         return hashlib.sha256("\n".join(marks).encode()).hexdigest()
 
     async def maintain(self) -> None:
