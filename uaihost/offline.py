@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from uaihost.blocking import Inline
 from uaihost.commands.exposed import Exposed
@@ -15,6 +15,8 @@ from uaihost.events import EventJournal
 from uaihost.paths import Folders, data_files
 from uaihost.state.database import Database
 from uaihost.tunnels.targets import PortTable
+
+T = TypeVar("T")
 
 
 class DataLock:
@@ -53,13 +55,25 @@ class OfflineExposures:
         await self._run(lambda exposed: exposed.unexpose(task_id))
 
     async def _run(self, work: Callable[[Exposed], Any]) -> None:
-        lock = DataLock(self._folders.lock)
+        async def on(database: Database) -> None:
+            journal = EventJournal(database, self._reactor)
+            await work(Exposed(database, journal, self._reactor, PortTable()))
+
+        await with_database(self._folders, on)
+
+
+async def with_database(folders: Folders, work: Callable[[Database], Awaitable[T]]) -> T:
+    """The result of work on the database while no daemon runs; it waits for nothing.
+
+    Raises:
+        HostError: `conflict`: a daemon runs.
+    """
+    lock = DataLock(folders.lock)
+    try:
+        database = await Database.open(folders.database, data_files("migrations"), Inline())
         try:
-            database = await Database.open(self._folders.database, data_files("migrations"), Inline())
-            try:
-                journal = EventJournal(database, self._reactor)
-                await work(Exposed(database, journal, self._reactor, PortTable()))
-            finally:
-                await database.close()
+            return await work(database)
         finally:
-            lock.release()
+            await database.close()
+    finally:
+        lock.release()

@@ -1,12 +1,27 @@
-"""Verbs about the key that seals stored secrets: where it lies, a new one, giving up what is lost."""
+"""Verbs about the key that seals stored secrets: where it lies, a new one, giving up what is lost.
+
+The running daemon does them; without one, this process does, under the lock that keeps two daemons apart.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+from typing import Any
+from urllib.parse import quote
 
 import click
 
-from uaihost.cli.local import verb
+from uaihost.blocking import Inline
+from uaihost.cli.local import ask, run_now, settings
+from uaihost.credentials.key_sources import source
+from uaihost.credentials.keys import Keys, key_verbs
+from uaihost.offline import with_database
+from uaihost.paths import Folders
+from uaihost.state.database import Database
+
+# Seconds for all secrets of a host and a keyring that asks its owner.
+PATIENCE = 300.0
 
 
 @click.group()
@@ -18,7 +33,7 @@ def secrets() -> None:
 @click.option("--json", "as_json", is_flag=True, help="The daemon's answer as it is.")
 def status(as_json: bool) -> None:
     """Show where the key lies and what it seals."""
-    answer = verb("secrets.status", {})
+    answer = _do("secrets.status")
     if as_json:
         click.echo(json.dumps(answer, indent=2))
         return
@@ -36,7 +51,7 @@ def rotate() -> None:
 
     Keep a copy of the new key beside your backups: without it, nothing that is stored opens.
     """
-    answer = verb("secrets.rotate", {}, patience=300.0)
+    answer = _do("secrets.rotate")
     click.echo(f"a new key seals {answer['sealed']} stored secrets; it lies in {answer['where']}")
 
 
@@ -44,5 +59,23 @@ def rotate() -> None:
 @click.confirmation_option(prompt="Delete the stored secrets that cannot be opened any more?")
 def forget() -> None:
     """Give up the stored secrets that the key does not open, when their own key is lost for good."""
-    answer = verb("secrets.forget", {})
+    answer = _do("secrets.forget")
     click.echo(f"{answer['forgotten']} stored secrets are forgotten; start the host again and sign in anew")
+
+
+def _do(name: str) -> dict[str, Any]:
+    wanted = settings()
+    folders = Folders(wanted.data_dir)
+    answer: dict[str, Any] | None = ask(
+        folders.control_socket, "POST", f"/api/verbs/{quote(name)}", {}, PATIENCE
+    )
+    if answer is not None:
+        return answer
+
+    async def here(database: Database) -> dict[str, Any]:
+        keys = Keys(
+            Inline(), database, lambda: source(wanted.secrets_source, folders.secrets_key, os.environ)
+        )
+        return await key_verbs(keys)[name]({})
+
+    return run_now(with_database(folders, here))

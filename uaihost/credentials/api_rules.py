@@ -66,9 +66,9 @@ class Api:
 
     @property
     def host(self) -> str:
-        """How gh calls its host: it knows no other place than these two (its `http_unix_socket` setting makes
-        it send to a socket what it would send there)."""
-        return "api.github.com" if self._public else urlsplit(self.github).netloc.lower()
+        """How gh calls its host: it knows no other place than these two, and no port (its `http_unix_socket`
+        setting makes it send to a socket what it would send there)."""
+        return "api.github.com" if self._public else urlsplit(self.github).hostname or ""
 
     @property
     def prefix(self) -> str:
@@ -95,7 +95,7 @@ class Api:
         Raises:
             Refused: nowhere.
         """
-        if host.lower() != self.host:
+        if host.lower().partition(":")[0] != self.host:
             raise Refused(f"{host[:100] or 'no host'} is not the GitHub of this host, {self.host}")
         path, _, query = target.partition("?")
         if path == self.graphql_path:

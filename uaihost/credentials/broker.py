@@ -112,12 +112,17 @@ class TaskBroker:
             return {}
         variables = {"GH_CONFIG_DIR": GH_CONFIG, "GH_TOKEN": NO_TOKEN}
         if self._github != "github.com":
-            variables |= {"GH_HOST": self._github, "GH_ENTERPRISE_TOKEN": NO_TOKEN}
+            variables |= {"GH_HOST": self._github.partition(":")[0], "GH_ENTERPRISE_TOKEN": NO_TOKEN}
         return variables
 
     def start(self) -> None:
         """Tell tasks of the owner's known servers from now on, until `stop`."""
         self._servers.start(self._tell_servers)
+
+    def user_of(self, task_id: str) -> str | None:
+        """Whose credentials an open task may use."""
+        served = self._open.get(task_id)
+        return None if served is None else served.agent.grant.user_id
 
     def tasks_of(self, user_id: str) -> list[str]:
         """The tasks of this user that are open."""

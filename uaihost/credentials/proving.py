@@ -18,6 +18,7 @@ from uaihost.credentials.api_rules import Api
 from uaihost.credentials.audit import AuditLog
 from uaihost.credentials.broker import TaskBroker
 from uaihost.credentials.github import GitHubTokens
+from uaihost.credentials.github_door import GitHubDoor
 from uaihost.credentials.github_exchange import CONNECT_TIMEOUT, GitHubServer, https_policy
 from uaihost.credentials.sealing import Sealer
 from uaihost.credentials.server_files import ServerFiles, owners_files
@@ -82,6 +83,7 @@ class Proofs:
             settings.ca_file,
         )
         self.tokens = GitHubTokens(reactor, random, store, sealer, exchange, host, self._tell)
+        self.github = GitHubDoor(self.tokens)
         self.ssh = UserSshKeys(reactor, store, sealer)
         self._pool = HTTPConnectionPool(reactor)
         self._pool.maxPersistentPerHost = KEPT
@@ -112,6 +114,13 @@ class Proofs:
         self.broker.stop()
         await self._pool.closeCachedConnections()
         await self.audit.stop()
+
+    async def retry(self, task_id: str) -> str:
+        """proofs.Recovery."""
+        user_id = self.broker.user_of(task_id)
+        return (
+            "This task has no owner's credentials." if user_id is None else await self.tokens.retry(user_id)
+        )
 
     @property
     def _bundle(self) -> Path:
