@@ -234,17 +234,15 @@ class Host(StagedService):
             "tunnel.open": self._rooms.tunnels.open,
             "tunnel.requestEnd": self._rooms.tunnels.request_end,
             "tunnel.close": self._rooms.tunnels.close,
-            "gh.connect.set": self._no_github,
-            "gh.connect.clear": self._no_github,
+            "gh.connect.set": self._github,
+            "gh.connect.clear": self._github,
             "ssh.key.get": self._ssh,
             "ssh.key.ensure": self._ssh,
             "ssh.key.delete": self._ssh,
         }
 
-    def _no_github(self, frame: frames.GhConnectSet | frames.GhConnectClear) -> None:
-        self._link.send(
-            frames.GhConnectAck(frame.userId, False, "unavailable: this host has no GitHub support yet")
-        )
+    def _github(self, frame: frames.GhConnectSet | frames.GhConnectClear) -> None:
+        Deferred.fromCoroutine(self._rooms.proofs.github.answer(frame)).addCallback(self._link.send)
 
     def _ssh(self, frame: frames.SshKeyGet | frames.SshKeyEnsure | frames.SshKeyDelete) -> None:
         Deferred.fromCoroutine(self._rooms.proofs.ssh.answer(frame)).addCallback(self._link.send)

@@ -59,6 +59,13 @@ class SshKeys(Protocol):
         """
 
 
+class Recovery(Protocol):
+    """Another try, when a task's credentials have failed (credentials.proving)."""
+
+    async def retry(self, task_id: str) -> str:
+        """Try at once what failed before; the outcome, for the task's channel."""
+
+
 @attrs.frozen
 class Reach:
     """How one run of the host's git proves who it is. settings: further `-c name=value`; env: further

@@ -138,7 +138,7 @@ class Rooms:
             SHIM,
             self._note,
         )
-        self.verbs |= self.proofs.ssh.verbs()
+        self.verbs |= self.proofs.ssh.verbs() | self.proofs.github.verbs()
         self.offer = kinds.Offer(agents, kinds.table(settings.acp_agents), self.accounts, self.images.agents)
         workspaces = Workspaces(reactor, folders, files, uid, gid, settings.local_repositories)
         self.channels = Channels(
@@ -153,6 +153,7 @@ class Rooms:
             self.accounts,
             workspaces,
             rules_of(settings),
+            self.proofs,
         )
         policy = Policy(settings.egress, settings.reachable)
         self.egress = Egress(reactor, folders, policy, self._blocked)

@@ -31,6 +31,7 @@ from uaihost.channel.transcript import Transcripts
 from uaihost.errors import ErrorCode, HostError
 from uaihost.ids import new_id
 from uaihost.interfaces import Account, Accounts, AgentStatus, Engine, Journal, Store
+from uaihost.proofs import Recovery
 from uaihost.state import channel as table
 from uaihost.state.channel import AgentRow, ChannelRow
 from uaihost.wire.inputs import ChannelEnsure
@@ -82,6 +83,7 @@ class Channels:
         accounts: Accounts | None = None,
         changes: Changes | None = None,
         rules: Rules | None = None,
+        recovery: Recovery | None = None,
     ) -> None:
         self._store = store
         self._reactor = reactor
@@ -99,6 +101,7 @@ class Channels:
             self._launcher,
             changes or Unwatched(),
             self._rules.budgets,
+            recovery,
         )
         self._forget_accounts = accounts.on_change(self._account_changed)
         self._rooms: dict[str, Room] = {}

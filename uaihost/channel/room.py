@@ -40,6 +40,7 @@ from uaihost.channel.transcript import Repeated, Transcripts, refuse_repeat
 from uaihost.channel.verbs import Verbs
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import AgentStatus, Journal, Store
+from uaihost.proofs import Recovery
 from uaihost.state import channel as table
 from uaihost.state.channel import ChannelRow
 from uaihost.wire import events
@@ -59,6 +60,7 @@ class Around:
     launcher: Launcher
     changes: Changes
     budgets: Budgets
+    recovery: Recovery | None = None
 
 
 @attrs.frozen
@@ -97,6 +99,7 @@ class Room:
             self._books,
             self.sessions,
             self.crew,
+            around.recovery,
         )
         self._alarm = Alarm(
             self.task_id,

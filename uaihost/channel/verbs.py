@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import attrs
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from uaihost.agents.session import Session
 from uaihost.channel import orders
@@ -16,12 +18,15 @@ from uaihost.channel.routing import Slash
 from uaihost.channel.transcript import Transcripts
 from uaihost.errors import HostError
 from uaihost.interfaces import Store
+from uaihost.proofs import Recovery
 from uaihost.state import channel as table
+
+log = Logger()
 
 
 @attrs.define
 class Verbs:
-    """One task's. crew: the ids of those who are here, in order."""
+    """One task's. crew: the ids of those who are here, in order; recovery: None where there is none."""
 
     task_id: str
     store: Store
@@ -30,6 +35,7 @@ class Verbs:
     books: Books
     sessions: Mapping[str, Session]
     crew: Callable[[], Sequence[str]]
+    recovery: Recovery | None
 
     async def replies(self, order: Slash) -> list[str]:
         """What the channel says at once."""
@@ -43,14 +49,18 @@ class Verbs:
                 return [orders.rules(list(self.requests.rows.rules.values()))]
             case "ask":
                 return await self._ask_again(order.agents)
-            case "retry-gh":
-                return ["There is nothing to try again: this host has no GitHub support yet."]
+            case "retry-gh" if self.recovery is None:
+                return ["There is nothing to try again: this host keeps no connections to GitHub."]
             case "restart" | "retry" if not order.agents:
                 return [f"Say whom: /{order.verb} @id"]
         return [f"No such agent here: {', '.join(unknown)}"] if unknown else []
 
     async def obey(self, order: Slash) -> None:
         """Do it, once the order is stored; what cannot be done is said."""
+        if order.verb == "retry-gh" and self.recovery is not None:
+            # It may take a minute, and nobody's word waits for it.
+            trying = Deferred.fromCoroutine(self._recover(self.recovery))
+            trying.addErrback(lambda failure: log.failure("GitHub was not tried again", failure))
         named = [self.sessions[name] for name in order.agents if name in self.sessions]
         if order.verb == "interrupt":
             for session in named if order.agents else list(self.sessions.values()):
@@ -64,6 +74,9 @@ class Verbs:
                     await session.retry()
                 except HostError as error:
                     await self.transcripts.note(self.task_id, error.message)
+
+    async def _recover(self, recovery: Recovery) -> None:
+        await self.transcripts.note(self.task_id, await recovery.retry(self.task_id))
 
     async def _status(self) -> str:
         waiting, used = await self.store.run(

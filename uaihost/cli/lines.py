@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 _MARKS = {"done": "ok", "failed": "FAILED", "started": "..."}
@@ -62,3 +63,8 @@ def size(count: float) -> str:
 def _seconds(seconds: float) -> str:
     whole = max(0, round(seconds))
     return f"{whole} s" if whole < 120 else f"{whole // 60} min"
+
+
+def day(at: int) -> str:
+    """A time in milliseconds since the epoch, to the minute."""
+    return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")

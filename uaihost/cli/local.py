@@ -13,7 +13,7 @@ import time
 from collections.abc import Coroutine
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
 
 import click
@@ -25,6 +25,9 @@ from uaihost.offline import OfflineExposures
 from uaihost.paths import Folders
 
 T = TypeVar("T")
+
+# Bytes that a file with a key may have: it holds one line.
+KEY_LIMIT = 64 << 10
 
 
 def settings() -> config.Settings:
@@ -129,6 +132,24 @@ def run_now(coroutine: Coroutine[Any, Any, T]) -> T:
         result: T = done.value
         return result
     raise AssertionError("it waited")
+
+
+def one_line(file: BinaryIO) -> str:
+    """The one line of a file with a secret, without the ends that editors add.
+
+    Raises:
+        HostError: `invalid_args`, it holds something else.
+    """
+    data = file.read(KEY_LIMIT + 1)
+    try:
+        text = data.decode("ascii").strip()
+    except UnicodeDecodeError:
+        text = ""
+    if not text or len(data) > KEY_LIMIT or len(text.splitlines()) != 1:
+        raise HostError(
+            ErrorCode.INVALID_ARGS, "the file must hold the key alone, on one line; nothing was changed"
+        )
+    return text
 
 
 class _WallClock:

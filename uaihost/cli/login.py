@@ -7,21 +7,17 @@ those programs are neither read nor written.
 from __future__ import annotations
 
 import json
-import sys
 import time
-from datetime import UTC, datetime
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
 import click
 
 from uaihost.cli import interactive
-from uaihost.cli.local import daemon
-from uaihost.errors import ErrorCode, HostError
+from uaihost.cli.lines import day
+from uaihost.cli.local import daemon, one_line
 
 PROVIDERS = ("claude", "codex")
-# Bytes that a file with a key may have: it holds one line.
-KEY_LIMIT = 64 << 10
 
 _provider = click.argument("provider", type=click.Choice(PROVIDERS))
 
@@ -57,8 +53,9 @@ def login(
     form, secrets = "key", {}
     if token or token_file is not None:
         form = "token"
-    if api_key_file is not None or token_file is not None:
-        secrets = {form: _one_line(api_key_file or token_file)}
+    file = api_key_file or token_file
+    if file is not None:
+        secrets = {form: one_line(file)}
     elif api_key or token:
         secrets = {form: click.prompt(f"{provider} {form}", hide_input=True).strip()}
     else:
@@ -98,28 +95,10 @@ def _account(account: dict[str, Any], now: float) -> str:
         return str(account["problem"])
     if account["form"] == "none":
         return f"not signed in; type: uaihost login {account['provider']}"
-    words = [f"signed in by {account['form']} since {_day(account['since'])}"]
+    words = [f"signed in by {account['form']} since {day(account['since'])}"]
     if account["expires"] is not None:
         ended = account["expires"] / 1000 < now
-        words.append("renewed when it is next used" if ended else f"token until {_day(account['expires'])}")
+        words.append("renewed when it is next used" if ended else f"token until {day(account['expires'])}")
     if account["gateway"]:
         words.append(f"through {account['gateway']}")
     return ", ".join(words)
-
-
-def _day(at: int) -> str:
-    return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _one_line(file: BinaryIO | None) -> str:
-    """The one line of a file, without the ends that editors add."""
-    data = (file or sys.stdin.buffer).read(KEY_LIMIT + 1)
-    try:
-        text = data.decode("ascii").strip()
-    except UnicodeDecodeError:
-        text = ""
-    if not text or len(data) > KEY_LIMIT or len(text.splitlines()) != 1:
-        raise HostError(
-            ErrorCode.INVALID_ARGS, "the file must hold the key alone, on one line; nothing was changed"
-        )
-    return text

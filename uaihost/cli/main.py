@@ -9,6 +9,7 @@ import click
 from uaihost import __version__
 from uaihost.cli.demo import demo
 from uaihost.cli.gc import gc
+from uaihost.cli.github import github
 from uaihost.cli.image import image
 from uaihost.cli.local import expose, status, unexpose
 from uaihost.cli.login import accounts, login, logout
@@ -40,6 +41,7 @@ for _verb in (
     image,
     restore,
     gc,
+    github,
     ssh_key,
     secrets,
 ):

@@ -14,6 +14,7 @@ from uaihost.channel import channel as module
 from uaihost.channel.channel import Channels, Rules
 from uaihost.channel.reviewing import Changes
 from uaihost.errors import ErrorCode, HostError
+from uaihost.proofs import Recovery
 from uaihost.test.agents.container import TICK, Container, FakeProcess
 from uaihost.test.channel.rig import LocalEngine, MemoryJournal, MemoryStore, crew
 from uaihost.test.support import short_folder
@@ -38,6 +39,8 @@ class ChannelCase(TestCase):
     rules = Rules()
     # The work copies, of which there are none.
     changes: Changes | None = None
+    # A host that keeps no connections to GitHub.
+    recovery: Recovery | None = None
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -64,6 +67,7 @@ class ChannelCase(TestCase):
             self.folder / "transcripts",
             changes=self.changes,
             rules=self.rules,
+            recovery=self.recovery,
         )
 
     def ensure(self, *agents: Any) -> None:

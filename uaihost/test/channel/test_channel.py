@@ -5,10 +5,14 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+import attrs
+from twisted.internet.defer import Deferred
+
 from uaihost.channel.admission import TEXT_LIMIT
 from uaihost.channel.channel import Rules
 from uaihost.channel.governor import PING_PONG, Budgets
 from uaihost.errors import ErrorCode
+from uaihost.state import channel as table
 from uaihost.test.agents.container import talk
 from uaihost.test.channel.case import ChannelCase
 from uaihost.test.channel.rig import agent, crew
@@ -231,6 +235,22 @@ class OrderTests(ChannelCase):
         self.tick()
         self.assertEqual(self.engine.of("a").prompts(), [])
 
+    def test_github_is_tried_again_and_nobody_waits_for_it(self) -> None:
+        tried: list[Deferred[str]] = []
+
+        class Trying:
+            async def retry(self, task_id: str) -> str:
+                tried.append(Deferred())
+                return f"{task_id}: {await tried[-1]}"
+
+        self.recovery = Trying()
+        self.channels = self.daemon()
+        self.ensure(agent("a"))
+        self.assertEqual(self.deliver("/retry-gh"), [])
+        before = self.journal.texts("system")
+        tried[0].callback("GitHub works again")
+        self.assertEqual(self.journal.texts("system")[len(before) :], ["t1: GitHub works again"])
+
     def test_restart_is_a_new_process_with_the_same_session(self) -> None:
         self.ensure(agent("a"))
         self.deliver("/restart @a")
@@ -316,6 +336,22 @@ class PermissionTests(ChannelCase):
         self.assertEqual(self.answers(), [("r", False)])
         self.assertIn("nobody answered in time", self.journal.texts("system")[-1])
         self.fails(ErrorCode.CONFLICT, self.resolve("r", "accept"))
+
+    def test_a_request_of_one_who_left_while_the_daemon_was_down_expires_too(self) -> None:
+        self.successResultOf(self.channels.stop())
+
+        def leave(db: sqlite3.Connection) -> None:
+            (row,) = table.agents(db, "t1")
+            table.save_agent(db, attrs.evolve(row, present=False))
+
+        self.successResultOf(self.store.run(leave))
+        self.channels = self.daemon()
+        self.successResultOf(self.channels.resume(["t1"]))
+        self.assertEqual((self.states(), self.journal.of("permission.resolved")), ([], []))
+        for _ in range(8):
+            self.clock.advance(24 * 3600)
+        (resolved,) = self.journal.of("permission.resolved")
+        self.assertEqual((resolved["requestId"], resolved["decision"]), ("r", "decline"))
 
     def lose_the_process(self) -> None:
         """It starts anew, and is told to go on."""
