@@ -6,19 +6,21 @@ import atexit
 import json
 import shlex
 import shutil
+import sqlite3
 import subprocess
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from uaihost.credentials.sealing import Sealer
 from uaihost.test.integration.agents_rig import AgentsCase, Channel, World, address, restart_host
 from uaihost.test.integration.processes import until
 from uaihost.test.integration.sshd_server import Forge, run
 
-_INTRUDER = Path(__file__).with_name("ssh_intruder.py")
-
 
 class SshTaskTests(AgentsCase):
+    egress = "open"
     # One of the task's repository, and another that it can reach.
     forge: Forge
     other: Forge
@@ -26,18 +28,19 @@ class SshTaskTests(AgentsCase):
 
     async def shared(self) -> World:
         cls = type(self)
-        if not hasattr(cls, "forge"):
+        if "forge" not in vars(cls):
             cls.forge, cls.other = (Forge(_folder(), address()) for _ in range(2))
             for forge in (cls.forge, cls.other):
                 atexit.register(forge.stop)
             cls.forge.repository("shop.git")
             ports = (cls.forge.port, cls.other.port)
             cls.settings = {
+                "UAI_EGRESS": cls.egress,
                 "UAI_EGRESS_ALLOW": ",".join(f"{address()}:{port}" for port in ports),
                 "SSH_AUTH_SOCK": _owners_agent(cls.forge.folder),
             }
         world = await super().shared()
-        if not hasattr(cls, "task"):
+        if "task" not in vars(cls):
             done = world.daemons.command("ssh-key", "ensure")
             self.assertEqual(done.returncode, 0, done.stderr)
             owners = (cls.forge.folder / "owner.pub").read_text().strip()
@@ -76,8 +79,7 @@ class SshTaskTests(AgentsCase):
         self.assertEqual(self.inside("ssh-add -L"), shown)
 
     def test_what_an_intruder_asks(self) -> None:
-        self.task.docker("cp", str(_INTRUDER), f"{self.task.container}:/tmp/intruder.py")
-        found = json.loads(self.inside("python3 /tmp/intruder.py"))
+        found = json.loads(self.run_there("ssh_intruder.py"))
         closed = found.pop("more than there may be")
         self.assertEqual((set(found.values()), closed), ({5}, None), found)
 
@@ -93,15 +95,30 @@ class SshTaskTests(AgentsCase):
         self.assertNotIn("Accepted publickey", other.log)
 
     def test_no_private_key_in_the_container(self) -> None:
-        places = "/workspace /home /tmp /run /var /etc /dev/shm /proc/[0-9]*/environ /proc/[0-9]*/cmdline"
-        for word in ("PRIVATE KEY", "openssh-key-v1"):
-            found = self.inside(
-                f"grep -rIl --exclude-dir=node_modules -e {word!r} {places} 2>/dev/null || true"
-            )
-            ours = [line for line in found.splitlines() if not line.startswith("/proc/self")]
-            self.assertEqual(ours, [])
+        """Neither a file of one, nor this user's key in any form that one could be kept in."""
+        found = json.loads(self.run_there("ssh_seeker.py", self.private_key().hex()))
+        self.assertEqual(found, {"read": found["read"], "held": []})
+        self.assertGreater(found["read"], 100)
+        # It would have been found.
+        self.inside(f"echo {self.private_key().hex()} > /tmp/planted")
+        held = json.loads(self.run_there("ssh_seeker.py", self.private_key().hex()))["held"]
+        self.inside("rm /tmp/planted")
+        self.assertEqual(held, ["/tmp/planted"])
         self.assertEqual(self.inside("ls /run/host/broker").split(), ["git.sock", "known_hosts", "ssh.sock"])
         self.assertIn("Read-only", self.inside("touch /run/host/broker/x", check=False))
+
+    def private_key(self) -> bytes:
+        """What the host keeps of the user's key, opened as whoever has its data folder can."""
+        data = self.world.daemons.host_data
+        with closing(sqlite3.connect(f"file:{data / 'state.db'}?mode=ro", uri=True)) as db:
+            (secret,) = db.execute("SELECT secret FROM ssh_keys").fetchone()
+        key = bytes.fromhex((data / "secrets.key").read_text().split()[0])
+        return Sealer(key).open("ssh/owner", secret)
+
+    def run_there(self, name: str, *words: str) -> str:
+        """Run a program of this folder in the task."""
+        self.task.docker("cp", str(Path(__file__).with_name(name)), f"{self.task.container}:/tmp/{name}")
+        return self.inside(shlex.join(["python3", f"/tmp/{name}", *words]))
 
     def test_a_key_that_was_deleted_and_made_anew(self) -> None:
         self.assertEqual(self.world.daemons.command("ssh-key", "delete").returncode, 0)
@@ -118,6 +135,12 @@ class SshTaskTests(AgentsCase):
         self.task.until("the agent is back", lambda: "ssh-ed25519" in self.inside("ssh-add -L", check=False))
         self.assertIn("refs/heads/main", self.inside("git ls-remote origin"))
         self.assertEqual(self.task.container, before)
+
+
+class ProxiedTests(SshTaskTests):
+    """The same where a task has no network, and ssh leaves through the host's proxy."""
+
+    egress = "deny"
 
 
 def _folder() -> Path:
