@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from twisted.logger import Logger
@@ -13,7 +13,7 @@ from uaihost.wire import frames
 
 log = Logger()
 
-Verb = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+Verb = Callable[[dict[str, Any]], Coroutine[Any, Any, dict[str, Any]]]
 
 # Times of a bridge are milliseconds since the epoch, as JavaScript has them; GitHub itself counts seconds. No
 # token ends before 1973 or after 5138.

@@ -42,7 +42,7 @@ class DoorTests(TestCase):
         return self.successResultOf(ensureDeferred(work))
 
     def answer(self, frame: Any) -> frames.GhConnectAck:
-        return self.successResultOf(ensureDeferred(self.door.answer(frame)))  # type: ignore[no-any-return]
+        return self.successResultOf(ensureDeferred(self.door.answer(frame)))
 
     def test_set_and_clear_are_acknowledged(self) -> None:
         self.assertEqual(self.answer(connect("ghr_1")), frames.GhConnectAck("ada", True))
