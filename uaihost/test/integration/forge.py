@@ -163,10 +163,10 @@ class _Rest(_Page):
             request.setResponseCode(404)
             return b'{"message": "Not Found"}'
         below = "/".join(parts[3:])
-        if below == "elsewhere":
-            # As for a repository that was renamed; here to where no token may go.
+        if below == "contents/elsewhere":
+            # As for a repository that was renamed.
             request.setResponseCode(301)
-            request.setHeader("location", "https://evil.example/")
+            request.setHeader("location", f"{self.forge.api_url}/repos/o/other")
             return b"{}"
         return json.dumps(found["rest"].get(below, {})).encode()
 
@@ -356,7 +356,12 @@ def _root(forge: Forge, login: str) -> Json:
         made = {"id": "C_1", "url": f"{forge.url}/comment/1", "body": arguments["input"]["body"]}
         return {"commentEdge": {"node": made}}
 
+    def node(arguments: Json) -> Json | None:
+        work = [one for found in forge.data.values() for some in found["lists"] for one in some]
+        return next((one for one in work if one["id"] == arguments["id"]), None)
+
     return {
+        "node": node,
         "viewer": {"login": login, "id": f"U_{login}"},
         "repository": repository,
         "createPullRequest": create("PullRequest", "pullRequest"),
