@@ -35,6 +35,24 @@ class CrewTests(AgentsCase):
         self.assertEqual(said, ["ada", "cleo", "ben"])
         self.assertIn("my work is done", chat.requests("", "responses")[-1].text)
 
+    def test_an_author_that_is_addressed_answers_before_the_next_reviewer_is_asked(self) -> None:
+        chat = self.world.task(*CREW, reviewerOrder=["cleo", "ben"])
+        self.resting(chat)
+        self.world.api.otherwise = "say:I have looked at it"
+        self.addCleanup(setattr, self.world.api, "otherwise", "")
+        # The reviewer reads the author's answer, and does what it says.
+        answer = "say:{{at}}ada say:I am sure"
+        before = chat.say(f"@ada write:/workspace/shop/work.txt:done by ada ;; say:{answer}")
+        chat.decide(chat.asked("ada"))
+        chat.heard("ben", "I have looked at it", before)
+        self.resting(chat)
+        said = [event["author"]["id"] for event in chat.of("channel.message", None, before)]
+        said = [name for name in said if name in ("ada", "ben", "cleo")]
+        self.assertEqual(said, ["ada", "cleo", "ada", "ben"])
+        chat.heard("ada", "I am sure", before)
+        asked = [text for text in chat.texts("system", before) if "is asked to review" in text]
+        self.assertEqual([text.split()[0] for text in asked], ["@cleo", "@ben"])
+
     def test_agents_of_one_account_do_not_share_a_conversation(self) -> None:
         chat = self.world.task(*CREW[:2])
         for name in ("ada", "ben"):
