@@ -138,7 +138,7 @@ class Rooms:
             SHIM,
             self._note,
         )
-        self.verbs |= self.proofs.ssh.verbs() | self.proofs.github.verbs()
+        self.verbs |= self.proofs.ssh.verbs() | self.proofs.github.verbs() | self.proofs.audit.verbs()
         self.offer = kinds.Offer(agents, kinds.table(settings.acp_agents), self.accounts, self.images.agents)
         workspaces = Workspaces(reactor, folders, files, uid, gid, settings.local_repositories)
         self.channels = Channels(

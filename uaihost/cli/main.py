@@ -7,6 +7,7 @@ import sys
 import click
 
 from uaihost import __version__
+from uaihost.cli.audit import audit
 from uaihost.cli.demo import demo
 from uaihost.cli.gc import gc
 from uaihost.cli.github import github
@@ -43,6 +44,7 @@ for _verb in (
     gc,
     github,
     ssh_key,
+    audit,
     secrets,
 ):
     cli.add_command(_verb)

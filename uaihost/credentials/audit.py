@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from uaihost.blocking import Blocking
+from uaihost.errors import ErrorCode, HostError
 
 log = Logger()
 
 # Bytes of one file, and how many older ones are kept: some hundred thousand uses.
 LIMIT = 8 << 20
 KEPT = 4
+# Uses that are shown at once.
+MOST = 10_000
 # Characters of what a task wrote itself: a path, a query's name.
 LONGEST = 300
 
@@ -47,8 +51,20 @@ class AuditLog:
             self._writing = True
             Deferred.fromCoroutine(self._write())
 
-    async def stop(self) -> None:
-        """What was told is written."""
+    def verbs(self) -> dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]]:
+        """What the owner's programs may ask for by name: `task` (null: of all) and `last`, a number, in;
+        `uses` out, oldest first."""
+        return {"audit.read": self._asked}
+
+    async def _asked(self, words: dict[str, Any]) -> dict[str, Any]:
+        task, last = words.get("task"), words.get("last")
+        if not (task is None or isinstance(task, str)) or not isinstance(last, int) or not 1 <= last <= MOST:
+            raise HostError(ErrorCode.INVALID_ARGS, f"`last` must be 1 to {MOST}, and `task` a task's id")
+        await self.written()
+        return {"uses": await self._blocking.call(lambda: list(deque(read(self._path, task), last)))}
+
+    async def written(self) -> None:
+        """Return when what was told until now is in the file."""
         if self._writing:
             waiting: Deferred[None] = Deferred()
             self._stopping.append(waiting)

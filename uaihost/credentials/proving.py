@@ -113,7 +113,7 @@ class Proofs:
     async def stop(self) -> None:
         self.broker.stop()
         await self._pool.closeCachedConnections()
-        await self.audit.stop()
+        await self.audit.written()
 
     async def retry(self, task_id: str) -> str:
         """proofs.Recovery."""

@@ -136,7 +136,7 @@ class BrokerCase(TestCase):
         return ran.err.decode() + ran.out.decode()
 
     async def audit(self, task: str = "t1") -> list[dict[str, Any]]:
-        await self.proofs.audit.stop()
+        await self.proofs.audit.written()
         return list(audit.read(self.folders.audit, task))
 
 

@@ -1,0 +1,35 @@
+"""`uaihost audit`: what users' credentials were used for."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import click
+
+from uaihost.cli.local import verb
+
+
+@click.command()
+@click.option("--task", "task_id", help="Only of this task; the host's own git has none.")
+@click.option(
+    "--last", type=click.IntRange(1, 10_000), default=200, show_default=True, help="So many, the newest."
+)
+@click.option("--json", "as_json", is_flag=True, help="One object of JSON on each line.")
+def audit(task_id: str | None, last: int, as_json: bool) -> None:
+    """Show what git, gh and ssh were given users' credentials for, oldest first.
+
+    Each line says when, in which task, for whom, what (git: a token for git; api: a request of gh; sign: an
+    SSH sign-in), where, and how it ended.
+    """
+    for use in verb("audit.read", {"task": task_id, "last": last})["uses"]:
+        if as_json:
+            click.echo(json.dumps(use))
+            continue
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(use["at"] / 1000))
+        where = f"{use['host']}/{use['path']}" if use["what"] == "git" else f"{use['host']} {use['path']}"
+        words = (
+            f"{use['task'] or '-':<20} {use['user']:<12} {use['what']:<5} {where.strip()}  {use['outcome']}"
+        )
+        # A task chose some of these words; a terminal would obey some.
+        click.echo(at + "  " + "".join(one if one.isprintable() else "\ufffd" for one in words))
