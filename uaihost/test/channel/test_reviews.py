@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import attrs
 from twisted.trial.unittest import TestCase
 
 from uaihost.channel import reviews
 from uaihost.channel.reviews import Round
+from uaihost.test.support import given, strategies
 
 CREW = ["r", "s"]
 
@@ -100,6 +102,61 @@ class RoundTests(TestCase):
         self.assertIn("@a", text)
         self.assertIn("All tests pass.", text)
         self.assertNotIn("said of it", reviews.request("a", " "))
+
+
+MOVES = strategies.one_of(
+    strategies.tuples(strategies.just("author"), strategies.booleans(), strategies.booleans()),
+    strategies.tuples(strategies.sampled_from(CREW), strategies.booleans(), strategies.booleans()),
+)
+
+
+class AnyOrderTests(TestCase):
+    """The author works when it likes, reviewers answer what they are asked when they like, or fail."""
+
+    def setUp(self) -> None:
+        self.files = 0
+        self.owed: list[str] = []
+
+    def author(self, round_: Round, changes: bool, known: bool = True) -> Round:
+        before = reviews.look(reviews.begun(round_, str(self.files)), "")
+        self.files += changes
+        after, asks = reviews.found(before, str(self.files) if known else "", CREW)
+        if changes and known:
+            self.assertEqual((asks, after.left), (True, tuple(CREW)))
+        return self.ask(after, asks)
+
+    def answer(self, round_: Round, reviewer: str, done: bool, addressed: bool) -> Round:
+        self.owed.remove(reviewer)
+        after, asks = reviews.answered(round_, reviewer, done, addressed, CREW)
+        return self.ask(after, asks)
+
+    def ask(self, round_: Round, asks: bool) -> Round:
+        if asks:
+            self.owed.append(round_.left[0])
+        self.assertEqual(sorted(round_.asked), sorted(self.owed))
+        return round_
+
+    @given(strategies.lists(MOVES, max_size=30))
+    def test_every_change_is_reviewed_and_every_round_can_end(
+        self, moves: list[tuple[str, bool, bool]]
+    ) -> None:
+        self.setUp()
+        round_ = Round()
+        for who, first, second in moves:
+            if who == "author":
+                round_ = self.author(round_, first, second)
+            elif who in self.owed:
+                round_ = self.answer(round_, who, first, second)
+        for _ in range(50):
+            if self.owed:
+                round_ = self.answer(round_, self.owed[0], True, False)
+            elif round_.stage == "addressed":
+                round_ = self.author(round_, False)
+            elif round_.stage == "asked":
+                # Its turn failed; somebody has it say again what it was told.
+                self.owed.append(round_.left[0])
+                round_ = self.answer(attrs.evolve(round_, asked=round_.left[:1]), round_.left[0], True, False)
+        self.assertEqual((round_.stage, self.owed), ("", []))
 
 
 class StoredTests(TestCase):
