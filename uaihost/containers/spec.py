@@ -31,6 +31,8 @@ OOM_SCORE = 500
 
 # What programs expect to be able to write and what is gone with the container.
 TMPFS = {"/run": "rw,nosuid,nodev,noexec,size=16m,mode=0755"}
+# The first process' own folder, where nothing of the host is mounted for it.
+OWN_RUN = "/run/uai"
 
 # Addresses of tasks' networks. The engine's own pools hold about 30 networks; this one holds 4096. It lies
 # in the private 10.0.0.0/8 (RFC 1918), away from its ends, where companies and VPNs begin to number.
@@ -92,7 +94,7 @@ def container_config(launch: Launch, host_id: str) -> dict[str, Any]:
             "NetworkMode": container_name(host_id, launch.task_id) if launch.network == "own" else "none",
             "PortBindings": ports,
             "ReadonlyRootfs": launch.read_only,
-            "Tmpfs": TMPFS if launch.read_only else {},
+            "Tmpfs": _tmpfs(launch) if launch.read_only else {},
             "Mounts": [
                 {
                     "Type": "bind",
@@ -123,6 +125,13 @@ def container_config(launch: Launch, host_id: str) -> dict[str, Any]:
     }
     config["Labels"][LABEL_SPEC] += "-" + _digest(json.dumps(config, sort_keys=True))
     return config
+
+
+def _tmpfs(launch: Launch) -> dict[str, str]:
+    if any(mount.target == OWN_RUN for mount in launch.mounts):
+        return TMPFS
+    mine = f"rw,nosuid,nodev,noexec,size=16m,mode=0700,uid={launch.uid},gid={launch.gid}"
+    return {**TMPFS, OWN_RUN: mine}
 
 
 def network_ipam(subnet: str) -> dict[str, Any]:

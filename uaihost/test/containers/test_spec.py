@@ -125,6 +125,10 @@ class ConfigTests(TestCase):
     def test_a_read_only_image_gets_a_folder_for_sockets_and_locks(self) -> None:
         config = spec.container_config(attrs.evolve(LAUNCH, read_only=True), "host")
         self.assertTrue(config["HostConfig"]["ReadonlyRootfs"])
+        self.assertEqual(list(config["HostConfig"]["Tmpfs"]), ["/run", "/run/uai"])
+        self.assertIn(f"uid={LAUNCH.uid},gid={LAUNCH.gid}", config["HostConfig"]["Tmpfs"]["/run/uai"])
+        mounted = attrs.evolve(LAUNCH, read_only=True, mounts=(Mount("/data/run", "/run/uai"),))
+        config = spec.container_config(mounted, "host")
         self.assertEqual(list(config["HostConfig"]["Tmpfs"]), ["/run"])
 
     def test_names_tell_hosts_and_tasks_apart(self) -> None:
