@@ -81,6 +81,9 @@ def granted(addresses: Iterable[str], host: str) -> frozenset[Repository]:
 
 
 def _located(address: str, host: str) -> Repository | None:
+    if "\\" in address:
+        # Readers of addresses do not agree on what it ends.
+        return None
     bare = host.partition(":")[0]
     scp = None if "://" in address else _SCP.match(address)
     if scp is not None:

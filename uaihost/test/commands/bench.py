@@ -31,6 +31,7 @@ from uaihost.state.tasks import TaskRecord
 from uaihost.test.commands.fakes import (
     FakeAdmission,
     FakeAttachments,
+    FakeBroker,
     FakeChannels,
     FakeEgress,
     FakeImages,
@@ -65,6 +66,7 @@ class CommandCase(TestCase):
         self.admission = FakeAdmission()
         self.isolation = FakeIsolation(self.folders)
         self.egress = FakeEgress()
+        self.broker = FakeBroker()
         self.tools = FakeTools()
         self.boot = "first boot"
         self.running: list[str] = []
@@ -87,6 +89,7 @@ class CommandCase(TestCase):
         self.exposed = Exposed(db, self.journal, self.clock, self.ports)
         self.watch = FakeWatch()
         self.egress.opened.clear()
+        self.broker.opened.clear()
         around = Surroundings(
             workspaces=self.workspaces,
             engine=self.engine,
@@ -103,6 +106,7 @@ class CommandCase(TestCase):
             egress=self.egress,
             tools=self.tools,
             watch=self.watch,
+            broker=self.broker,
         )
         self.tasks = Tasks(db, self.journal, self.clock, Inline(), around, self.exposed)
         self.files = FileCommands(self.workspaces, self.attachments, self.channels, Inline())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from uaihost.containers.readiness import Forwarded
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Address, AgentStatus, Doing, Json, Limits, Say, Step
 from uaihost.paths import Folders
+from uaihost.proofs import Grant, Reach
 from uaihost.wire.inputs import Agent, ChannelEnsure, Project, Task, TaskDown, TaskUp
 from uaihost.wire.reasons import Reason
 from uaihost.workspaces.workspaces import Identity, Saved, WorkCopy
@@ -179,6 +181,27 @@ class FakeEgress(Faulty):
 
     def close(self, task_id: str) -> None:
         self.opened.discard(task_id)
+
+
+class FakeBroker(Faulty):
+    """opened: what the tasks that have sockets may use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: dict[str, Grant] = {}
+
+    def environment(self, own: Collection[str]) -> dict[str, str]:
+        return {} if "GH_TOKEN" in own else {"GH_TOKEN": "none"}
+
+    async def open(self, grant: Grant) -> None:
+        self.called("open", grant.task_id)
+        self.opened[grant.task_id] = grant
+
+    def close(self, task_id: str) -> None:
+        self.opened.pop(task_id, None)
+
+    def reach(self, user_id: str, url: str) -> AbstractAsyncContextManager[Reach]:
+        return nullcontext(Reach())
 
 
 class FakeTools(Faulty):
