@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
+
+import attrs
 
 from uaihost.agents.framing import Hello
+from uaihost.agents.given import Given
 from uaihost.interfaces import Store
 from uaihost.state import channel as table
 from uaihost.state.channel import AgentRow, LineRow
@@ -72,6 +76,17 @@ class AgentRows:
 
     async def lines(self) -> list[LineRow]:
         return await self._store.run(lambda db: table.lines(db, self._task_id, self._agent_id))
+
+    async def given(self, lines: Sequence[LineRow]) -> Given:
+        """The decisions in these lines."""
+        wanted = {line.request: line.number for line in lines if line.request is not None}
+        rows = await self._store.run(lambda db: table.permissions(db, self._task_id)) if wanted else []
+        given = Given()
+        for row in rows:
+            if row.agent_id == self._agent_id and row.request_id in wanted:
+                # As it was before it was on its way.
+                given.add(wanted[row.request_id], attrs.evolve(row, told=False))
+        return given
 
     async def queued(self) -> tuple[int, str, str] | None:
         """What the agent is to be told next: its place in the queue, the text and who it is from."""

@@ -29,11 +29,13 @@ def nothing(db: Connection) -> None:
 
 @attrs.frozen
 class Line:
-    """One that the agent is to be given; prompt: the words, if it begins a turn; secret: as in LineRow."""
+    """One that the agent is to be given; prompt: the words, if it begins a turn; secret, request: as in
+    LineRow."""
 
     line: bytes
     prompt: str | None = None
     secret: int = 0
+    request: str | None = None
 
 
 class Ledger:
@@ -81,7 +83,10 @@ class Ledger:
         """acknowledged: lines below this number have arrived. Returns the decisions that wait to be given,
         and the lines under their numbers."""
         first = self.row.next_line
-        numbered = [LineRow(first + n, each.line, each.prompt, each.secret) for n, each in enumerate(lines)]
+        numbered = [
+            LineRow(first + n, each.line, each.prompt, each.secret, each.request)
+            for n, each in enumerate(lines)
+        ]
         self.course.change(next_line=first + len(numbered), memory=self.adapter.memory())
         row = self.row
 

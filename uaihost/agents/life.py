@@ -42,7 +42,6 @@ START_LIMIT = 180.0
 FAULT_PAUSE = 5.0
 # How long streamed text may wait to be stored, seconds: a transaction is a disk's flush.
 LAZY = 0.25
-
 # Before the name of a process that is not to be gone on with, wherever it is met.
 DEAD = "dead "
 
@@ -146,6 +145,7 @@ class Life:
         self._let_go(quit_keeper=False)
         self._timers.cancel("start")
         lines = await self._ledger.reload()
+        self._given = await self._ledger.rows.given(lines)
         if self.state in (State.STOPPED, State.FAILED):
             return
         if self.row.fault == "signed-out" and not self._course.in_turn:
@@ -363,7 +363,7 @@ class Life:
         if waits and self._hears:
             happened += self._course.settle(row.asked_as)
             answer = Answer(row.decision == "accept", decided.answers)
-            lines = [Line(self._ledger.adapter.answer(row.asked_as, answer))]
+            lines = [Line(self._ledger.adapter.answer(row.asked_as, answer), request=row.request_id)]
             self._given.add(self.row.next_line, row)
         await self._record(happened, lines)
 

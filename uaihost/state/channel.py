@@ -76,12 +76,13 @@ class MessageRow:
 @attrs.frozen
 class LineRow:
     """A line for an agent's stdin; prompt: the words, if the line begins a turn; secret: 1 if secrets are
-    filled in as it leaves, 2 if fresh ones."""
+    filled in as it leaves, 2 if fresh ones; request: the id of the one whose decision it gives."""
 
     number: int
     line: bytes
     prompt: str | None
     secret: int = 0
+    request: str | None = None
 
 
 @attrs.frozen
@@ -274,7 +275,7 @@ def add_line(db: Connection, task_id: str, agent_id: str, row: LineRow) -> None:
 
 def lines(db: Connection, task_id: str, agent_id: str) -> list[LineRow]:
     rows = db.execute(
-        "SELECT number, line, prompt, secret FROM channel_lines "
+        "SELECT number, line, prompt, secret, request FROM channel_lines "
         "WHERE task_id = ? AND agent_id = ? ORDER BY number",
         (task_id, agent_id),
     )

@@ -13,6 +13,17 @@ from uaihost.test.channel.case import ChannelCase
 from uaihost.test.channel.rig import agent
 
 
+class GoesOn(dict[str, Any]):
+    """An agent that, told to go on, asks the same again."""
+
+    def __init__(self, asks: dict[str, Any]) -> None:
+        super().__init__()
+        self.asks = asks
+
+    def get(self, text: str, default: Any = None) -> Any:
+        return [self.asks] if text.endswith("act") else super().get(text, default)
+
+
 class PermissionTests(ChannelCase):
     ASK = {"type": "permission", "request": "r", "tool": "Run", "title": "ls", "input": {"command": "ls"}}
 
@@ -100,11 +111,11 @@ class PermissionTests(ChannelCase):
     def lose_the_process(self) -> None:
         """It starts anew, and is told to go on."""
 
-        class GoesOn(dict[str, Any]):
+        class Silent(dict[str, Any]):
             def get(self, text: str, default: Any = None) -> Any:
                 return [] if text.endswith("act") else super().get(text, default)
 
-        self.engine.of("a").script = GoesOn()
+        self.engine.of("a").script = Silent()
         self.engine.of("a").lose_keeper()
         self.tick(1)
         self.clock.advance(20)
@@ -130,6 +141,45 @@ class PermissionTests(ChannelCase):
         self.assertEqual(self.answers(), [("again", True)])
         self.assertEqual(len(self.journal.of("permission.resolved")), 1)
         self.assertEqual(self.states(), [("a", "awaiting-permission")])
+
+    def decide_and_die(self) -> None:
+        """Somebody decides; before the agent hears it its process dies, and the daemon with it."""
+        self.engine.of("a").script = GoesOn(self.ASK | {"request": "again"})
+        self.engine.of("a").die()
+        self.successResultOf(self.resolve("r", "accept"))
+        self.successResultOf(self.channels.stop())
+        self.assertEqual(self.answers(), [])
+
+    def test_a_decision_that_died_with_process_and_daemon_is_given_to_the_next_process(self) -> None:
+        self.decide_and_die()
+        self.channels = self.daemon()
+        self.successResultOf(self.channels.resume(["t1"]))
+        self.tick(5)
+        self.clock.advance(20)
+        self.tick()
+        self.assertEqual(self.answers(), [("again", True)])
+        self.assertEqual(len(self.journal.of("permission.requested")), 1)
+        self.assertEqual(len(self.journal.of("permission.resolved")), 1)
+
+    def test_so_is_one_whose_process_was_replaced_while_the_daemon_was_away(self) -> None:
+        self.decide_and_die()
+        self.engine.of("a").lose_keeper()
+        self.channels = self.daemon()
+        self.successResultOf(self.channels.resume(["t1"]))
+        self.tick()
+        self.assertEqual(self.answers(), [("again", True)])
+        self.assertEqual(len(self.journal.of("permission.requested")), 1)
+
+    def test_one_that_a_living_process_has_not_read_is_given_by_the_next_daemon_once(self) -> None:
+        container = self.engine.of("a")
+        container.apply = lambda number, line: False  # type: ignore[method-assign]
+        self.successResultOf(self.resolve("r", "accept"))
+        self.successResultOf(self.channels.stop())
+        del container.apply
+        self.channels = self.daemon()
+        self.successResultOf(self.channels.resume(["t1"]))
+        self.tick()
+        self.assertEqual(self.answers(), [("r", True)])
 
     def test_the_same_question_repeated_is_one(self) -> None:
         self.engine.of("a").print(**self.ASK)
