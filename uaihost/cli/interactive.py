@@ -73,7 +73,8 @@ def sign_in(provider: str, words: Sequence[str] = ()) -> tuple[str, dict[str, st
             image = await task_images(reactor, threads, wanted, KIND).ensure(lambda what: None)
             container = await engine.launch(_launch(image))
         try:
-            env = {"HOME": HOME, "CODEX_HOME": f"{HOME}/.codex", "TERM": os.environ.get("TERM", "dumb")}
+            env = {"HOME": HOME, "CODEX_HOME": f"{HOME}/.codex", "TMPDIR": HOME}
+            env["TERM"] = os.environ.get("TERM", "dumb")
             if program.result is not None:
                 await engine.execute(NAME, ["mkdir", "-p", env["CODEX_HOME"]])
             ends = (sys.stdin.fileno(), sys.stdout.fileno())

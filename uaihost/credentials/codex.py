@@ -23,7 +23,8 @@ log = Logger()
 NAME = "_login-codex"
 RENEW = ("python3", "-E", "-s", "/opt/uai/renew.py")
 # In memory: /dev/shm is a tmpfs of the container's own.
-HOME = "/dev/shm/codex"
+MEMORY = "/dev/shm"
+HOME = f"{MEMORY}/codex"
 # Codex uses some 200 MB; beside it only a few KB are written.
 LIMITS = Limits(memory=1 << 30, cpus=1.0, pids=256, shm=16 << 20)
 # Seconds that a token counts for whose end is not told.
@@ -116,7 +117,8 @@ class CodexExchange:
         await self._engine.remove(NAME)
 
     async def _run(self, auth: str, *words: str) -> dict[str, str]:
-        env = {**self._env, "CODEX_HOME": HOME, "UAI_LOGIN": auth}
+        # Nothing else can be written there, and Codex' databases need a place for what does not last.
+        env = {**self._env, "CODEX_HOME": HOME, "TMPDIR": MEMORY, "UAI_LOGIN": auth}
         ran = await self._engine.execute(NAME, [*RENEW, *words], env=env, cwd="/tmp")
         return _report(ran)
 
