@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import TestCase
 
 from uaihost.test.support import given, strategies
-from uaihost.workspaces.diff_parser import File, clip, parse_files, parse_patch
+from uaihost.workspaces.diff_parser import File, clip, parse, parse_files, parse_patch
 
 A, B = b"a" * 40, b"b" * 40
 ZERO = b"0" * 40
@@ -19,6 +19,10 @@ def raw(letter: bytes, *paths: bytes, old: bytes = b"100644", new: bytes = b"100
 
 def files(*paths: bytes, status: str = "modified") -> list[File]:
     return [File(path, None, status, "100644", "100644", A.decode(), B.decode()) for path in paths]
+
+
+def section(body: bytes, head: bytes = b"index a..b 100644\n--- a/x\n+++ b/x\n") -> bytes:
+    return b"diff --git a/x b/x\n" + head + body
 
 
 # Lines that look like the structure around them.
@@ -118,15 +122,10 @@ class FileListTests(TestCase):
 
 
 class PatchTests(TestCase):
-    def section(self, body: bytes, head: bytes = b"index a..b 100644\n--- a/x\n+++ b/x\n") -> bytes:
-        return b"diff --git a/x b/x\n" + head + body
-
     def test_each_file_gets_its_hunks(self) -> None:
         found = files(b"x", b"y", b"z")
         parse_patch(
-            self.section(HUNK)
-            + self.section(b"", b"old mode 100644\nnew mode 100755\n")
-            + self.section(HUNK),
+            section(HUNK) + section(b"", b"old mode 100644\nnew mode 100755\n") + section(HUNK),
             found,
             complete=True,
         )
@@ -135,17 +134,17 @@ class PatchTests(TestCase):
 
     def test_a_changed_type_has_two_sections(self) -> None:
         found = files(b"x", status="typechange") + files(b"y")
-        parse_patch(self.section(HUNK) * 3, found, complete=True)
+        parse_patch(section(HUNK) * 3, found, complete=True)
         self.assertEqual([file.hunks for file in found], [HUNK * 2, HUNK])
 
     def test_a_binary_file_has_none(self) -> None:
         found = files(b"x")
         found[0].binary = True
-        parse_patch(self.section(b"", b"Binary files a/x and b/x differ\n"), found, complete=True)
+        parse_patch(section(b"", b"Binary files a/x and b/x differ\n"), found, complete=True)
         self.assertIsNone(found[0].hunks)
 
     def test_what_incomplete_output_does_not_reach_is_truncated(self) -> None:
-        whole = self.section(HUNK) * 3
+        whole = section(HUNK) * 3
         for cut in range(len(whole)):
             found = files(b"x", b"y", b"z")
             parse_patch(whole[:cut], found, complete=False)
@@ -154,15 +153,15 @@ class PatchTests(TestCase):
             self.assertEqual([file.truncated for file in found], [text is None for text in shown])
 
     def test_too_few_or_too_many_sections_are_refused(self) -> None:
-        self.assertRaises(ValueError, parse_patch, self.section(HUNK), files(b"x", b"y"), complete=True)
-        self.assertRaises(ValueError, parse_patch, self.section(HUNK) * 2, files(b"x"), complete=True)
+        self.assertRaises(ValueError, parse_patch, section(HUNK), files(b"x", b"y"), complete=True)
+        self.assertRaises(ValueError, parse_patch, section(HUNK) * 2, files(b"x"), complete=True)
         self.assertRaises(ValueError, parse_patch, b"junk\n", files(b"x"), complete=True)
 
     @given(strategies.lists(strategies.lists(BODIES, max_size=3), min_size=1, max_size=4))
     def test_no_content_passes_for_structure(self, patches: list[list[list[tuple[int, bytes]]]]) -> None:
         texts = [b"".join(hunk(body) for body in bodies) for bodies in patches]
         found = files(*(b"x" for _ in patches))
-        parse_patch(b"".join(self.section(text) for text in texts), found, complete=True)
+        parse_patch(b"".join(section(text) for text in texts), found, complete=True)
         self.assertEqual([file.hunks or b"" for file in found], texts)
 
     @given(strategies.lists(BODIES, min_size=1, max_size=4), strategies.integers(0, 400))
@@ -174,3 +173,49 @@ class PatchTests(TestCase):
         self.assertLessEqual(len(kept), limit)
         fitting = [b"".join(texts[:count]) for count in range(len(texts) + 1)]
         self.assertEqual(kept, max((text for text in fitting if len(text) <= limit), key=len))
+
+
+class WholeTests(TestCase):
+    """The list and the patches in one output."""
+
+    def test_more_files_than_are_wanted(self) -> None:
+        names = [b"x", b"y", b"z"]
+        data = b"".join(raw(b"M", name) for name in names) + b"".join(b"1\t1\t%s\0" % name for name in names)
+        data += b"\0" + section(HUNK) * 3
+        found, count = parse(data, 2, complete=True)
+        self.assertEqual(([file.hunks for file in found], count), ([HUNK] * 2, 3))
+        cut, count = parse(data[:-60], 3, complete=False)
+        self.assertEqual(([file.why for file in cut], count), ([None, None, "total"], 3))
+
+    def test_nothing_changed(self) -> None:
+        self.assertEqual(parse(b"", 10, complete=True), ([], 0))
+
+    @given(
+        strategies.lists(strategies.lists(BODIES, max_size=2), max_size=3),
+        strategies.lists(
+            strategies.tuples(
+                strategies.integers(0, 2000), strategies.integers(0, 3), strategies.binary(max_size=3)
+            ),
+            max_size=4,
+        ),
+        strategies.booleans(),
+    )
+    def test_odd_output_is_refused_or_read_and_nothing_else(
+        self,
+        patches: list[list[list[tuple[int, bytes]]]],
+        edits: list[tuple[int, int, bytes]],
+        complete: bool,
+    ) -> None:
+        names = [b"n%d" % number for number in range(len(patches))]
+        data = b"".join(raw(b"M", name) for name in names) + b"".join(b"1\t1\t%s\0" % name for name in names)
+        data += b"\0" + b"".join(section(b"".join(hunk(body) for body in bodies)) for bodies in patches)
+        for at, length, text in edits:
+            data = data[: at % (len(data) + 1)] + text + data[at % (len(data) + 1) + length :]
+        try:
+            found, count = parse(data, 2, complete=complete)
+        except ValueError:
+            return
+        self.assertLessEqual(len(found), min(2, count))
+        for file in found:
+            self.assertIn(file.hunks or b"", data)
+            file.as_json()
