@@ -39,6 +39,11 @@ def data_files(name: str) -> Path:
     raise FileNotFoundError(f"neither {beside} nor {installed} exists; install uaihost again")
 
 
+def public_forges() -> Path:
+    """The SSH keys of public forges, in the task image and for the host's own git (sshd(8), known_hosts)."""
+    return data_files("images") / "standard" / "etc" / "ssh" / "ssh_known_hosts"
+
+
 def checked(value: str, what: str) -> str:
     """`value` itself when it is safe as one part of a path.
 

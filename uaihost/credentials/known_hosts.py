@@ -1,4 +1,4 @@
-"""Which SSH servers are who they say: the keys of public forges, and the owner's own known_hosts files.
+"""Which SSH servers are who they say, by files of known hosts.
 
 The format: sshd(8), SSH_KNOWN_HOSTS FILE FORMAT; authorities' lines (@cert-authority) are passed over.
 """
@@ -23,26 +23,6 @@ PORT = 22
 LONGEST = 2 << 20
 # Who signs in at a forge, when the repository's address does not say.
 USER = "git"
-
-# As the forges publish them; their other names serve those whose network lets only port 443 out.
-SHIPPED = """
-github.com,[ssh.github.com]:443 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl
-github.com,[ssh.github.com]:443 ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBEmKSENjQEezOmxkZMy7opKgwFB9nkt5YRrYMjNuG5N87uRgg6CLrbo5wAdT/y6v0mKV0U2w0WZ2YB/++Tpockg=
-github.com,[ssh.github.com]:443 ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQCj7ndNxQowgcQnjshcLrqPEiiphnt+VTTvDP6mHBL9j1aNUkY4Ue1gvwnGLVlOhGeYrnZaMgRK6+PKCUXaDbC7qtbW8gIkhL7aGCsOr/C56SJMy/BCZfxd1nWzAOxSDPgVsmerOBYfNqltV9/hWCqBywINIR+5dIg6JTJ72pcEpEjcYgXkE2YEFXV1JHnsKgbLWNlhScqb2UmyRkQyytRLtL+38TGxkxCflmO+5Z8CSSNY7GidjMIZ7Q4zMjA2n1nGrlTDkzwDCsw+wqFPGQA179cnfGWOWRVruj16z6XyvxvjJwbz0wQZ75XK5tKSb7FNyeIEs4TT4jk+S4dhPeAUC5y+bDYirYgM4GC7uEnztnZyaVWQ7B381AK4Qdrwt51ZqExKbQpTUNn+EjqoTwvqNj4kqx5QUCI0ThS/YkOxJCXmPUWZbhjpCg56i+2aB6CmK2JGhn57K5mj0MNdBXA4/WnwH6XoPWJzK5Nyu2zB3nAZp+S5hpQs+p1vN1/wsjk=
-gitlab.com,[altssh.gitlab.com]:443 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAfuCHKVTjquxvt6CM6tdG4SLp1Btn/nOeHHE5UOzRdf
-gitlab.com,[altssh.gitlab.com]:443 ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBFSMqzJeV9rUzU4kWitGjeR4PWSa29SPqJ1fVkhtj3Hw9xjLVXVYrU9QlYWrOLXBpQ6KWjbjTDTdDkoohFzgbEY=
-gitlab.com,[altssh.gitlab.com]:443 ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQCsj2bNKTBSpIYDEGk9KxsGh3mySTRgMtXL583qmBpzeQ+jqCMRgBqB98u3z++J1sKlXHWfM9dyhSevkMwSbhoR8XIq/U0tCNyokEi/ueaBMCvbcTHhO7FcwzY92WK4Yt0aGROY5qX2UKSeOvuP4D6TPqKF1onrSzH9bx9XUf2lEdWT/ia1NEKjunUqu1xOB/StKDHMoX4/OKyIzuS0q/T1zOATthvasJFoPrAjkohTyaDUz2LN5JoH839hViyEG82yB+MjcFV5MU3N1l1QL3cVUCh93xSaua1N85qivl+siMkPGbO5xR/En4iEY6K2XPASUEMaieWVNTRCtJ4S8H+9
-bitbucket.org,[altssh.bitbucket.org]:443 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIazEu89wgQZ4bqs3d63QSMzYVa0MuJ2e2gKTKqu+UUO
-bitbucket.org,[altssh.bitbucket.org]:443 ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBPIQmuzMBuKdWeF4+a2sjSSpBK0iqitSQ+5BM9KhpexuGt20JpTVM7u5BDZngncgrqDMbWdxMWWOGtZ9UgbqgZE=
-codeberg.org ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIVIC02vnjFyL+I4RHfvIGNtOgJMe769VTF1VR4EB3ZB
-"""  # noqa: E501
-# Keys that forges gave up because others may have them, in 2023: an owner's old file may still list them.
-GIVEN_UP = frozenset(
-    {
-        "nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8",  # github.com, RSA
-        "zzXQOXSRBEiUtuE8AikJYKwbHaxvSc0ojez9YXaGp1A",  # bitbucket.org, RSA
-    }
-)
 
 _SCP = re.compile(r"(?:(?P<user>[^@/:]+)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^/:@\[\]]+):(?!//)")
 # What stands in a line of its own is a name or a number, whatever an address held.
@@ -106,46 +86,55 @@ class _Entry:
 
 @attrs.frozen
 class KnownHosts:
-    """What files say, at one time."""
+    """What files say, at one time. met: of servers that were believed when they were met first; they count
+    only where nobody says more."""
 
     entries: tuple[_Entry, ...]
+    met: tuple[_Entry, ...] = ()
 
     def keys(self, to: Destination) -> frozenset[bytes]:
         """The keys' blobs that this server may have; a line with its port comes before one without."""
-        for name in dict.fromkeys((to.name, to.host)):
-            about = [entry for entry in self.entries if entry.of(name)]
-            if about:
-                return frozenset(entry.key for entry in about if not entry.revoked) - self._revoked()
+        for entries in (self.entries, self.met):
+            for name in dict.fromkeys((to.name, to.host)):
+                found = frozenset(entry.key for entry in entries if not entry.revoked and entry.of(name))
+                if found:
+                    return found - self._revoked()
         return frozenset()
 
     def text(self, to: Iterable[Destination]) -> str:
-        """A known_hosts file for these servers and the public forges."""
-        lines = [*SHIPPED.strip().splitlines()]
-        for one in to:
-            for key in sorted(self.keys(one)):
-                lines.append(f"{one.name} {Reader(key).string().decode()} {b64encode(key).decode()}")
-        return "\n".join(dict.fromkeys(lines)) + "\n"
+        """A known_hosts file for these servers."""
+        lines = [
+            f"{one.name} {Reader(key).string().decode()} {b64encode(key).decode()}\n"
+            for one in to
+            for key in sorted(self.keys(one))
+        ]
+        return "".join(dict.fromkeys(lines))
 
     def _revoked(self) -> frozenset[bytes]:
         return frozenset(entry.key for entry in self.entries if entry.revoked)
 
 
-def parse(text: str) -> KnownHosts:
-    """What can be read of a file; lines that cannot are passed over, as ssh does."""
-    entries = (_entry(line) for line in text.splitlines())
-    return KnownHosts(tuple(entry for entry in entries if entry is not None))
+def parse(text: str, met: str = "") -> KnownHosts:
+    """What can be read of files; lines that cannot are passed over, as ssh does."""
+
+    def entries(text: str) -> tuple[_Entry, ...]:
+        found = (_entry(line) for line in text.splitlines())
+        return tuple(entry for entry in found if entry is not None)
+
+    return KnownHosts(entries(text), entries(met))
 
 
-def read(files: Sequence[Path]) -> KnownHosts:
-    """The public forges' keys and those of the files, as far as they are there. Blocking."""
-    texts = [SHIPPED]
-    for path in files:
-        try:
-            with path.open("rb") as file:
-                texts.append(file.read(LONGEST).decode("utf-8", "replace"))
-        except OSError:
-            continue
-    return parse("\n".join(texts))
+def read(files: Sequence[Path], met: Path) -> KnownHosts:
+    """What the files say, as far as they are there. Blocking."""
+    return parse("\n".join(map(_text, files)), _text(met))
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(LONGEST).decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def _entry(line: str) -> _Entry | None:
@@ -160,8 +149,7 @@ def _entry(line: str) -> _Entry | None:
             return None
     except ValueError:
         return None
-    digest = b64encode(hashlib.sha256(key).digest()).decode().rstrip("=")
-    return _Entry(names, marker == "@revoked" or digest in GIVEN_UP, kind, key)
+    return _Entry(names, marker == "@revoked", kind, key)
 
 
 def _hashed(names: str, name: str) -> bool:

@@ -10,12 +10,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from uaihost.blocking import Blocking
 from uaihost.credentials.known_hosts import Destination, KnownHosts, read
+from uaihost.paths import public_forges
 
 log = Logger()
 
@@ -26,10 +28,19 @@ Marks = Mapping[Path, tuple[int, int, int]]
 LOOK = 3.0
 
 
-class ServerFiles:
-    """files: as sshd(8) has them; those that are not there count as empty."""
+@attrs.frozen
+class Files:
+    """As sshd(8) has them; those that are not there count as empty. met: the one that the host's own git
+    writes into when it believes a server that it has not met before."""
 
-    def __init__(self, clock: Any, blocking: Blocking, files: Sequence[Path]) -> None:
+    said: tuple[Path, ...]
+    met: Path
+
+
+class ServerFiles:
+    """What the owner's files say now, and when they change."""
+
+    def __init__(self, clock: Any, blocking: Blocking, files: Files) -> None:
         self._blocking = blocking
         self._files = files
         self._seen: Marks | None = None
@@ -66,7 +77,7 @@ class ServerFiles:
         """Blocking."""
         seen = marks(self._files)
         if self._kept is None or self._kept[0] != seen:
-            self._kept = seen, read(self._files)
+            self._kept = seen, read(self._files.said, self._files.met)
         return self._kept[1]
 
     async def _look(self) -> None:
@@ -80,10 +91,10 @@ class ServerFiles:
             log.failure("what ssh in tasks knows of servers was not brought up to date")
 
 
-def marks(files: Sequence[Path]) -> Marks:
+def marks(files: Files) -> Marks:
     """Blocking."""
     found = {}
-    for path in files:
+    for path in (*files.said, files.met):
         try:
             state = path.stat()
         except OSError:
@@ -92,12 +103,8 @@ def marks(files: Sequence[Path]) -> Marks:
     return found
 
 
-def owners_files(home: Path, git_home: Path) -> tuple[Path, ...]:
-    """Where the owner's ssh and the host's own git keep the servers that they know."""
-    return (
-        git_home / "known_hosts",
-        home / ".ssh" / "known_hosts",
-        home / ".ssh" / "known_hosts2",
-        Path("/etc/ssh/ssh_known_hosts"),
-        Path("/etc/ssh/ssh_known_hosts2"),
-    )
+def owners_files(home: Path, git_home: Path) -> Files:
+    """The public forges' keys, and where the owner's ssh and the host's git keep the servers they know."""
+    folder, machine = home / ".ssh", Path("/etc/ssh")
+    said = (folder / "known_hosts", folder / "known_hosts2", machine / "ssh_known_hosts")
+    return Files((public_forges(), *said, machine / "ssh_known_hosts2"), git_home / "known_hosts")

@@ -19,6 +19,7 @@ from twisted.internet.defer import DeferredSemaphore
 
 from uaihost.children import Finished, Last, run
 from uaihost.errors import ErrorCode, HostError
+from uaihost.paths import public_forges
 from uaihost.workspaces.confinement import Confinement
 from uaihost.workspaces.faults import GitFailed
 from uaihost.workspaces.git_folder import lenders, named_alternates
@@ -311,9 +312,15 @@ class Git:
         )
 
     def _ssh(self) -> str:
-        """The ssh command: hosts are known from a file of ours, where new ones go, and from the owner's."""
-        ours = str(self._home / "known_hosts").replace("%", "%%").replace('"', '\\"')
-        return shlex.join([*_SSH, f'-oUserKnownHostsFile="{ours}" ~/.ssh/known_hosts ~/.ssh/known_hosts2'])
+        """The ssh command: hosts are known from a file of ours, where new ones go, from the owner's, and from
+        what public forges say of themselves."""
+        ours, forges = (
+            str(path).replace("%", "%%").replace('"', '\\"')
+            for path in (self._home / "known_hosts", public_forges())
+        )
+        known = f'-oUserKnownHostsFile="{ours}" ~/.ssh/known_hosts ~/.ssh/known_hosts2'
+        machine = "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2"
+        return shlex.join([*_SSH, known, f'-oGlobalKnownHostsFile="{forges}" {machine}'])
 
     def _environment(
         self, git_dir: Path | None, work_tree: Path | None, index: Path | None, protocols: Sequence[str]

@@ -8,12 +8,13 @@ from base64 import b64encode
 
 from twisted.trial.unittest import TestCase
 
-from uaihost.credentials import known_hosts
-from uaihost.credentials.known_hosts import Destination, destinations, parse
+from uaihost.credentials.known_hosts import Destination, destinations, parse, read
 from uaihost.credentials.ssh_wire import fingerprint
+from uaihost.paths import public_forges
 from uaihost.test.credentials.ssh_model import ServerKey
 from uaihost.test.support import given, short_folder, strategies
 
+SHIPPED = public_forges().read_text()
 # As the forges show them on their pages.
 PUBLISHED = {
     "github.com": {
@@ -32,19 +33,11 @@ PUBLISHED = {
     },
     "codeberg.org": {"mIlxA9k46MmM6qdJOdMnAQpzGxF4WIVVL+fj+wZbw0g"},
 }
-# RSA keys until 2023, when others might have got them.
-GITHUB_BEFORE = (
-    "AAAAB3NzaC1yc2EAAAABIwAAAQEAq2A7hRGmdnm9tUDbO9IDSwBK6TbQa+PXYPCPy6rbTrTtw7PHkccKrpp0yVhp5HdEIcKr6pLl"
-    "VDBfOLX9QUsyCOV0wzfjIJNlGEYsdlLJizHhbn2mUjvSAHQqZETYP81eFzLQNnPHt4EVVUh7VfDESU84KezmD5QlWpXLmvU31/yM"
-    "f+Se8xhHTvKSCZIFImWwoG6mbUoWf9nzpIoaSjB+weqqUUmpaaasXVal72J+UX2B+2RPW3RcT0eOzQgqlJL3RKrTJvdsjE3JEAvG"
-    "q3lGHSZXy28G3skua2SmVi/w4yCE6gbODqnTWlg7+wC604ydGXA8VJiS5ap43JXiUFFAaQ=="
-)
-BITBUCKET_BEFORE = (
-    "AAAAB3NzaC1yc2EAAAABIwAAAQEAubiN81eDcafrgMeLzaFPsw2kNvEcqTKl/VqLat/MaB33pZy0y3rJZtnqwR2qOOvbwKZYKiEO"
-    "1O6VqNEBxKvJJelCq0dTXWT5pbO2gDXC6h6QDXCaHo6pOHGPUy+YBaGQRGuSusMEASYiWunYN0vCAI8QaXnWMXNMdFP3jHAJH0eD"
-    "soiGnLPBlBp4TNm6rYI74nMzgz3B9IikW4WVK+dc8KZJZWYjAuORU3jc1c/NPskD2ASinf8v3xnfXeukU0sJ5N6m5E8VLjObPEO+"
-    "mN2t/FZTMZLiFqPWc/ALSqnMnnhwrNi2rbfg/rd/IpL8Le3pSBne8+seeFVBoGqzHM9yXw=="
-)
+# Until 2023, when others might have got them.
+GIVEN_UP = {
+    "github.com": "nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8",
+    "bitbucket.org": "zzXQOXSRBEiUtuE8AikJYKwbHaxvSc0ojez9YXaGp1A",
+}
 
 
 def hashed(name: str) -> str:
@@ -55,14 +48,15 @@ def hashed(name: str) -> str:
 
 class ShippedTests(TestCase):
     def test_exactly_the_published_keys(self) -> None:
-        known = parse(known_hosts.SHIPPED)
+        known = parse(SHIPPED)
         for host, wanted in PUBLISHED.items():
             found = {fingerprint(key).removeprefix("SHA256:") for key in known.keys(Destination(host))}
             self.assertEqual(found, wanted)
-        self.assertEqual(len(known.entries), sum(map(len, PUBLISHED.values())))
+        listed = [entry for entry in known.entries if not entry.revoked]
+        self.assertEqual(len(listed), sum(map(len, PUBLISHED.values())))
 
     def test_their_other_port(self) -> None:
-        known = parse(known_hosts.SHIPPED)
+        known = parse(SHIPPED)
         for other, host in (("ssh.github.com", "github.com"), ("altssh.gitlab.com", "gitlab.com")):
             self.assertEqual(known.keys(Destination(other, 443)), known.keys(Destination(host)))
             self.assertEqual(known.keys(Destination(other)), frozenset())
@@ -108,12 +102,24 @@ class LookingUpTests(TestCase):
         self.assertEqual(self.keys(text, "a.example"), 0)
 
     def test_given_up_by_its_forge(self) -> None:
-        old = f"github.com ssh-rsa {GITHUB_BEFORE}\nbitbucket.org ssh-rsa {BITBUCKET_BEFORE}\n"
-        self.assertEqual([entry.revoked for entry in parse(old).entries], [True, True])
-        known = parse(f"{old}{known_hosts.SHIPPED}")
-        for host in ("github.com", "bitbucket.org"):
-            found = {fingerprint(key).removeprefix("SHA256:") for key in known.keys(Destination(host))}
-            self.assertEqual(found, PUBLISHED[host])
+        revoked = [entry for entry in parse(SHIPPED).entries if entry.revoked]
+        found = {fingerprint(entry.key).removeprefix("SHA256:"): entry.key for entry in revoked}
+        self.assertEqual(set(found), set(GIVEN_UP.values()))
+        for host, given_up in GIVEN_UP.items():
+            # As an owner's file of then has it.
+            old = f"{host} ssh-rsa {b64encode(found[given_up]).decode()}\n"
+            keys = parse(old + SHIPPED, old).keys(Destination(host))
+            self.assertEqual({fingerprint(key).removeprefix("SHA256:") for key in keys}, PUBLISHED[host])
+
+    def test_what_was_only_met_counts_last(self) -> None:
+        said, met = ServerKey(), ServerKey()
+        text = f"github.com {met.line}\na.example {met.line}\n[b.example]:99 {met.line}\n"
+        known = parse(f"{SHIPPED}\nb.example {said.line}\n", text)
+        self.assertNotIn(met.blob, known.keys(Destination("github.com")))
+        self.assertEqual(known.keys(Destination("a.example")), {met.blob})
+        self.assertEqual(known.keys(Destination("b.example", 99)), {said.blob})
+        revoked = parse(f"@revoked * {met.line}\n", text)
+        self.assertEqual(revoked.keys(Destination("a.example")), frozenset())
 
     def test_what_is_no_line(self) -> None:
         line = ServerKey().line
@@ -138,14 +144,13 @@ class LookingUpTests(TestCase):
         text = parse(f"{hashed('[a.example]:2222')} {server.line}").text([to])
         self.assertIn(f"[a.example]:2222 {server.line}", text.splitlines())
         self.assertEqual(parse(text).keys(to), {server.blob})
-        self.assertEqual(len(parse(text).keys(Destination("github.com"))), 3)
 
     def test_what_is_there_is_read(self) -> None:
         path = short_folder(self) / "known_hosts"
         files, to = [path.parent / "missing", path.parent, path], Destination("a.example")
-        self.assertEqual(known_hosts.read(files).keys(to), frozenset())
+        self.assertEqual(read(files, path.parent / "met").keys(to), frozenset())
         path.write_bytes(f"a.example {SERVER.line} \xff\n".encode("latin-1"))
-        self.assertEqual(known_hosts.read(files).keys(to), {SERVER.blob})
+        self.assertEqual(read(files, path.parent / "met").keys(to), {SERVER.blob})
 
 
 class DestinationTests(TestCase):

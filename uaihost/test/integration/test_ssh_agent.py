@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 
 from uaihost.blocking import Inline
 from uaihost.credentials.sealing import Sealer
-from uaihost.credentials.server_files import ServerFiles
+from uaihost.credentials.server_files import Files, ServerFiles
 from uaihost.credentials.ssh_agent import agent_factory
 from uaihost.credentials.ssh_keys import UserSshKeys
 from uaihost.proofs import Grant
@@ -50,7 +50,7 @@ class AgentTests(TestCase):
             reactor,
             self.keys,
             Grant("ada", "t1", (self.forge.url("shop.git"),)),
-            ServerFiles(reactor, Inline(), [self.known]).having,
+            ServerFiles(reactor, Inline(), Files((self.known,), self.root / "met")).having,
             lambda **line: self.noted.append(line),
         )
         self.socket = self.root / "ssh.sock"

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from twisted.trial.unittest import TestCase
 
-from uaihost.credentials.known_hosts import SHIPPED, parse
+from uaihost.credentials.known_hosts import parse
 from uaihost.credentials.ssh_wire import fingerprint
+from uaihost.paths import public_forges
 from uaihost.test.credentials.ssh_model import ServerKey
 from uaihost.test.integration.sshd_server import run
 from uaihost.test.support import given, settings, short_folder, strategies
 
+SHIPPED = public_forges().read_text()
 KEYS = [ServerKey(), ServerKey(), ServerKey("ecdsa-sha2-nistp256")]
 NAMES = [
     "a.example",
