@@ -119,14 +119,19 @@ class Channels:
         check_crew(input, self._registry)
         async with _Held(self._locks, input.taskId):
             room, rows = await self._save(input)
-            wanted = {row.agent_id: row for row in rows}
-            gone = [agent_id for agent_id in room.sessions if agent_id not in wanted]
-            for agent_id in gone:
-                session = room.sessions.pop(agent_id)
-                await session.configure(attrs.evolve(session.row, present=False))
-                await session.stop()
-            for agent_id, row in wanted.items():
-                await self._bring_up(room, agent_id, row)
+            try:
+                wanted = {row.agent_id: row for row in rows}
+                gone = [agent_id for agent_id in room.sessions if agent_id not in wanted]
+                for agent_id in gone:
+                    session = room.sessions[agent_id]
+                    await session.configure(attrs.evolve(session.row, present=False))
+                    # It may say the last words it had begun.
+                    await session.stop()
+                    del room.sessions[agent_id]
+                for agent_id, row in wanted.items():
+                    await self._bring_up(room, agent_id, row)
+            finally:
+                room.resume()
             return room.states()
 
     async def teardown(self, task_id: str) -> None:

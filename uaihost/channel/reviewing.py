@@ -68,14 +68,17 @@ class Reviewing:
         self._mark: str | None = None
         self._busy = False
         self._again: IDelayedCall | None = None
+        self._together = False
         self._closed = False
 
     def may_begin(self, agent_id: str) -> bool:
         """Whether the agent's turn may begin; if not it is woken when it may."""
         if agent_id != self._author or not self._watched:
             return True
+        if not self._together:
+            return False
         if self._round.looking:
-            self.resume()
+            self._make_up()
             return False
         if self._round.mark or self._mark is not None:
             return True
@@ -93,7 +96,7 @@ class Reviewing:
         if agent_id == self._author:
             if done and self._watched:
                 self._change(reviews.look(self._round, ended.answer), effects)
-                effects.after.append(self.resume)
+                effects.after.append(self._make_up)
         elif ended.origin == ORIGIN:
             addressed = self._author in routing.mentions(ended.answer, [self._author])
             after, asks = reviews.answered(self._round, agent_id, done, addressed, self._who())
@@ -102,15 +105,20 @@ class Reviewing:
                 self._ask(asks, effects)
 
     def resume(self) -> None:
-        """Make up for a look that is owed."""
-        if self._round.looking:
-            self._later(self._look)
+        """The crew is together: nobody is passed over now, so looks that are owed are made up for."""
+        self._together = True
+        self._make_up()
+        self._around.wake(self._author)
 
     def close(self) -> None:
         """The channel goes away: what is owed is made up for when it is open again."""
         self._closed = True
         if self._again is not None and self._again.active():
             self._again.cancel()
+
+    def _make_up(self) -> None:
+        if self._round.looking and self._together:
+            self._later(self._look)
 
     @property
     def _author(self) -> str:
@@ -197,4 +205,4 @@ class Reviewing:
         """It could not be stored: it is owed still."""
         log.failure("a review of task {task}", failure, task=self._task_id)
         if not self._closed:
-            self._again = self._around.clock.callLater(FAULT_PAUSE, self.resume)
+            self._again = self._around.clock.callLater(FAULT_PAUSE, self._make_up)

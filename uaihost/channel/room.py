@@ -134,7 +134,7 @@ class Room:
         return [AgentStatus(agent_id, self.sessions[agent_id].activity) for agent_id in self.crew()]
 
     def resume(self) -> None:
-        """What waits for a time, or was cut off, goes on."""
+        """The crew is together: what waits for a time, or was cut off, goes on."""
         self.reviewing.resume()
         self._alarm.watch()
 

@@ -103,6 +103,15 @@ class CrewTests(ChannelCase):
         self.successResultOf(self.channels.resume(["t1"]))
         self.assertEqual([agent_id for agent_id, _ in self.states()], ["b"])
 
+    def test_what_a_leaving_member_had_begun_to_say_is_kept(self) -> None:
+        self.ensure(agent("a"), agent("b"))
+        self.engine.of("a").script["work"] = [{"type": "delta", "text": "half a sen"}]
+        self.deliver("work")
+        self.tick()
+        self.ensure(agent("b"))
+        self.assertEqual(self.journal.texts("a"), ["half a sen"])
+        self.assertEqual(self.states(), [("b", "idle")])
+
     def test_another_model_is_another_start(self) -> None:
         self.ensure(agent("a"))
         self.ensure(agent("a", model="free"))

@@ -277,6 +277,38 @@ class RestartTests(ReviewCase):
         self.tick()
         self.assertEqual(self.asked(), ["@r", "@s"])
 
+    def test_nobody_is_passed_over_while_the_crew_comes_together(self) -> None:
+        """The author is back and hears a word before its reviewers are there."""
+        self.deliver("@a work")
+        self.tick(1)
+        held = self.files.hold = Deferred()
+        self.tick()
+        self.deliver("@a and then?")
+        self.successResultOf(self.channels.stop())
+        self.files.hold = None
+        held.callback(None)
+        self.channels = self.daemon()
+        slow = Deferred[None]()
+        waiting: list[None] = []
+        run = self.store.run
+
+        async def late(work: Any) -> Any:
+            # The second to come is read from a slow disk.
+            if len(self.channels.states("t1")) == 2 and not waiting:
+                waiting.append(None)
+                await slow
+            return await run(work)
+
+        self.patch(self.store, "run", late)
+        resumed = Deferred.fromCoroutine(self.channels.resume(["t1"]))
+        self.tick()
+        self.assertEqual((self.asked(), self.engine.of("a").prompts()), ([], ["@a work"]))
+        slow.callback(None)
+        self.successResultOf(resumed)
+        self.tick()
+        self.assertEqual(self.asked(), ["@r", "@s"])
+        self.assertEqual(self.engine.of("a").prompts()[1:], ["@a and then?"])
+
     def test_a_row_of_an_older_version_is_gone_on_with(self) -> None:
         self.successResultOf(self.channels.stop())
         old = json.dumps({"mark": "mark 0", "stage": "looking", "left": [], "answer": "did it"})
