@@ -29,9 +29,9 @@ from uaihost.proofs import Tokens
 log = Logger()
 
 # Requests of one task that GitHub works on at a time; further ones wait.
-AT_ONCE = 6
+AT_ONCE = 4
 # Bytes of an answer to GraphQL, which is read before it is handed on; gh's longest pages have some 100 KiB.
-LONGEST_ANSWER = 8 << 20
+LONGEST_ANSWER = 4 << 20
 # Seconds for GitHub to begin an answer.
 TIMEOUT = 60.0
 
@@ -66,11 +66,13 @@ class Desk(Protocol):
 
 @attrs.frozen
 class _Asked:
-    """path: for the audit; request: set for GraphQL, whose answer is looked at."""
+    """path: for the audit; stored: it may lie elsewhere, to where the answer then points; request: set for
+    GraphQL, whose answer is looked at."""
 
     url: str
     body: bytes
     path: str
+    stored: bool = False
     request: graphql_rules.Request | None = None
 
 
@@ -101,6 +103,8 @@ class ApiForward:
         try:
             response = await self._ask(desk, method, asked, request)
             desk.note("api", self._api.host, f"{method} {asked.path}", _outcome(response.code))
+            if asked.stored and response.code in (301, 302, 303, 307, 308):
+                response = await self._elsewhere(response)
             request.setResponseCode(response.code, response.phrase)
             for name, values in response.headers.getAllRawHeaders():
                 if name.lower() in _ANSWERED or name.lower().startswith(b"x-ratelimit-"):
@@ -121,8 +125,8 @@ class ApiForward:
         route = self._api.route(method, host, target, body, desk.granted)
         if route == "graphql":
             read = graphql_rules.check(body, desk.granted, desk.known)
-            return _Asked(self._api.graphql_url, read.body, f"graphql {read.name}", read)
-        return _Asked(self._api.url + route.path, body, route.path.partition("?")[0])
+            return _Asked(self._api.graphql_url, read.body, f"graphql {read.name}", request=read)
+        return _Asked(self._api.url + route.path, body, route.path.partition("?")[0], route.stored)
 
     async def _ask(self, desk: Desk, method: str, asked: _Asked, request: Request) -> IResponse:
         token = await self._tokens.access(desk.user_id)
@@ -134,6 +138,17 @@ class ApiForward:
         self._tokens.refused(desk.user_id, token)
         other = await self._tokens.access(desk.user_id)
         return await self._send(method, asked, request, other)
+
+    async def _elsewhere(self, response: IResponse) -> IResponse:
+        """What GitHub has stored at a place that its answer names; no token goes there."""
+        await _whole(response)
+        place = (response.headers.getRawHeaders(b"location") or [b""])[0]
+        if not place.startswith(b"https://") or not place.isascii():
+            raise Refused("GitHub keeps it at a place that is not asked from here")
+        asking = self._agent.request(b"GET", place, Headers({"User-Agent": ["uaihost"]}), None)
+        asking.addTimeout(TIMEOUT, self._clock)
+        found: IResponse = await asking
+        return found
 
     async def _send(self, method: str, asked: _Asked, request: Request, token: str) -> IResponse:
         headers = Headers({"Authorization": [f"Bearer {token}"], "User-Agent": ["uaihost"]})

@@ -40,6 +40,8 @@ _WRITE = {
         r"(/issues/\d+/(labels/[^/]+|assignees)|/pulls/\d+/requested_reviewers)\Z",
     ),
 }
+# Logs, which lie in a store for large things.
+_STORED = re.compile(r"/actions/(runs/\d+(/attempts/\d+)?|jobs/\d+)/logs\Z")
 _REVIEW = re.compile(r"/pulls/\d+/reviews\Z")
 _REPOSITORY = re.compile(r"/repos/([A-Za-z0-9_.-]{1,100})/([A-Za-z0-9_.-]{1,100})(/.*)?\Z")
 # What a path may hold as it stands on the wire (RFC 3986, section 3.3).
@@ -54,6 +56,8 @@ class Route:
     path: str
     repository: str
     writes: bool
+    # GitHub may answer with where it is kept.
+    stored: bool = False
 
 
 @attrs.frozen
@@ -95,7 +99,10 @@ class Api:
         Raises:
             Refused: nowhere.
         """
-        if host.lower().partition(":")[0] != self.host:
+        if host.lower() not in (
+            self.host,
+            self.host if self._public else urlsplit(self.github).netloc.lower(),
+        ):
             raise Refused(f"{host[:100] or 'no host'} is not the GitHub of this host, {self.host}")
         path, _, query = target.partition("?")
         if path == self.graphql_path:
@@ -116,6 +123,8 @@ class Api:
         owner, name, rest = found[1], found[2], found[3] or ""
         if (owner.lower(), name.lower()) not in granted:
             raise Refused(f"{owner}/{name} is not a repository of this task")
+        if reads and _STORED.match(rest):
+            return Route(wire, f"{owner}/{name}", False, stored=True)
         if reads and _READ.match(rest):
             return Route(wire, f"{owner}/{name}", False)
         allowed = _WRITE.get(method)
@@ -123,6 +132,8 @@ class Api:
             raise Refused(f"{method} {rest[:100] or '/'} of a repository is left to people")
         if _REVIEW.match(rest):
             _no_approval(body)
+        elif method == "POST" and rest == "/pulls":
+            _from_here(body)
         return Route(wire, f"{owner}/{name}", True)
 
 
@@ -136,13 +147,25 @@ def _no_way_up(path: str) -> None:
 
 
 def _no_approval(body: bytes) -> None:
+    if _fields(body).get("event") not in (None, "COMMENT", "REQUEST_CHANGES"):
+        raise Refused("approving is left to people; COMMENT and REQUEST_CHANGES are not")
+
+
+def _from_here(body: bytes) -> None:
+    """Else a branch of another repository, which the owner can read, would be shown in this one."""
+    fields = _fields(body)
+    if "head_repo" in fields or ":" in str(fields.get("head")):
+        raise Refused("a task's pull request is of a branch of its own repository")
+
+
+def _fields(body: bytes) -> dict[str, object]:
     try:
         found = json.loads(body or b"{}", object_pairs_hook=_each_once)
     except (ValueError, RecursionError):
         raise Refused("its body is no JSON") from None
-    if isinstance(found, dict) and found.get("event") in (None, "COMMENT", "REQUEST_CHANGES"):
-        return
-    raise Refused("approving is left to people; COMMENT and REQUEST_CHANGES are not")
+    if not isinstance(found, dict):
+        raise Refused("its body is no object")
+    return found
 
 
 def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -30,10 +30,10 @@ from uaihost.proofs import Grant, Tokens
 
 log = Logger()
 
-# Bytes of a request's body: a long pull request has 100 KiB.
-LONGEST = 1 << 20
+# Bytes of a request's body: the longest text of a pull request has 256 KiB.
+LONGEST = 512 << 10
 # Connections of one task at once; git and gh take one each.
-CONNECTIONS = 64
+CONNECTIONS = 32
 # Seconds for a request to come in.
 IDLE = 60
 # Uses of a task at once, and each second: it must not flush the audit with its own.

@@ -178,6 +178,9 @@ class _Walk:
             raise Refused(f"`{name}` may not set `{key}`")
         for key in (rule.target, *sorted(rule.named & {*given})):
             self._known(given.get(key), f"`{key}` of `{name}`")
+        # Else a branch of another repository, which the owner can read, would be shown in this one.
+        if ":" in str(given.get("headRefName")):
+            raise Refused("a task's pull request is of a branch of its own repository")
         for key, allowed in rule.values.items():
             if given.get(key) not in allowed:
                 raise Refused(f"`{key}` of `{name}` must be one of {', '.join(sorted(allowed))}")

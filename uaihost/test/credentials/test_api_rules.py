@@ -49,6 +49,25 @@ class RouteTests(SynchronousTestCase):
         ):
             self.assertEqual(routed(method, path), Route(path, "o/r", True))
 
+    def test_logs_are_kept_elsewhere(self) -> None:
+        for path in ("/actions/runs/1/logs", "/actions/runs/1/attempts/2/logs", "/actions/jobs/1/logs"):
+            route = routed("GET", f"/repos/o/r{path}")
+            assert isinstance(route, Route)
+            self.assertTrue(route.stored)
+            self.assertRaises(Refused, routed, "DELETE", f"/repos/o/r{path}")
+
+    def test_a_pull_request_is_of_the_repositorys_own_branch(self) -> None:
+        routed("POST", "/repos/o/r/pulls", b'{"head": "topic", "base": "main", "title": "T"}')
+        for body in (
+            b'{"head": "x:topic"}',
+            b'{"head": "topic", "head_repo": "x/y"}',
+            b'{"head": "x:t", "head": "t"}',
+            b"[]",
+            b'"head"',
+            b"head=x:topic",
+        ):
+            self.assertRaises(Refused, routed, "POST", "/repos/o/r/pulls", body)
+
     def test_what_is_refused(self) -> None:
         for method, path in (
             ("GET", "/repos/o/other"),

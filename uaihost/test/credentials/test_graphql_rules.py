@@ -229,6 +229,15 @@ class MutationTests(Case):
         other = {**given, "headRepositoryId": "R9"}
         self.assertIn("headRepositoryId", self.refused(query, frozenset({"R1"}), input=other))
 
+    def test_a_pull_request_is_of_the_repositorys_own_branch(self) -> None:
+        query = (
+            "mutation A($input: CreatePullRequestInput!) { createPullRequest(input: $input) { __typename } }"
+        )
+        given = {"repositoryId": "R1", "title": "t", "headRefName": "x:b", "baseRefName": "main"}
+        self.assertIn("own repository", self.refused(query, frozenset({"R1"}), input=given))
+        given = {**given, "headRefName": "b", "headRepositoryId": "R2"}
+        self.assertIn("names nothing", self.refused(query, frozenset({"R1"}), input=given))
+
     def test_what_is_left_to_people(self) -> None:
         known = frozenset({"P1"})
         for name, rest in (
