@@ -26,7 +26,7 @@ from uaihost.workspaces.workspaces import Workspaces
 
 T = TypeVar("T")
 
-EXAMPLES = 120
+EXAMPLES = 40
 # What git itself records differently from one time to the next, or as one thing where files are shown.
 _OTHERS = {"ends", "nested", "inside", "inside stash"}
 _GITLINK = "160000"
