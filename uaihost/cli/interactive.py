@@ -34,6 +34,9 @@ LIMITS = Limits(memory=2 << 30, cpus=1.0, pids=256, shm=64 << 20)
 KIND = "standard"
 
 _ESCAPE = re.compile(r"\x1b(\[[0-9;?<>=]*[A-Za-z]|\][^\x07\x1b]*(\x07|\x1b\\)|[()][A-Z0-9]|[=>78])")
+# Programs that draw their screen move right, or begin a line anew, where others print a space or an end.
+_SPACE = re.compile(r"\x1b\[[0-9]*C")
+_END = re.compile(r"\r*\n|\r")
 _TOKEN = re.compile(r"sk-ant-oat[0-9]{2}-[A-Za-z0-9_-]+")
 _REST = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -97,8 +100,7 @@ def sign_in(provider: str, words: Sequence[str] = ()) -> tuple[str, dict[str, st
 
 def token_in(shown: str) -> str | None:
     """The last long-lived token in what a terminal was shown, which may be broken into lines."""
-    lines = [line.strip() for line in _ESCAPE.sub("", shown).replace("\r", "\n").split("\n")]
-    lines = [line for index, line in enumerate(lines) if line or (index and lines[index - 1])]
+    lines = [line.strip() for line in _END.split(_ESCAPE.sub("", _SPACE.sub(" ", shown)))]
     found = None
     for index, line in enumerate(lines):
         match = _TOKEN.search(line)
