@@ -8,7 +8,6 @@ const FIRST_LINES = 600;
 
 // Why something is not shown.
 const REASONS = {
-  file: "The rest of this file is too long to show.",
   total: "The changes together are too long to show; this is in the task's branch.",
   large: "This file is too large to be compared line by line.",
   unread: "This file is too large to be looked at.",
@@ -70,9 +69,9 @@ export class Diff {
         counts(file.additions, file.deletions)), body);
     body.append(...facts(file).map((fact) => el("p", { class: "notice" }, fact)));
     if (file.hunks) this.lines(body, file.hunks);
-    else if (!body.childElementCount) body.append(el("p", { class: "notice" }, "No lines to show."));
+    else if (!body.childElementCount && !file.truncated) body.append(el("p", { class: "notice" }, file.similarity === 100 ? "Only its name changed." : "No lines to show."));
     if (file.conflict) this.sides(body, file.conflict);
-    if (file.truncated) body.append(el("p", { class: "notice left-out" }, REASONS[file.truncatedBy] ?? REASONS.file));
+    if (file.truncated) body.append(el("p", { class: "notice left-out" }, reason(file)));
     return details;
   }
 
@@ -82,7 +81,7 @@ export class Diff {
       const part = el("div", { class: "side" }, el("h3", {}, title, side ? counts(side.additions, side.deletions) : null));
       if (!side) part.append(el("p", { class: "notice" }, "This side has no such file."));
       else if (side.hunks) this.lines(part, side.hunks);
-      else part.append(el("p", { class: "notice" }, side.binary ? "A binary file." : side.truncated ? REASONS.file : "As it was at the common beginning."));
+      else part.append(el("p", { class: "notice" }, side.binary ? "A binary file." : side.truncated ? reason(side) : "As it was at the common beginning."));
       body.append(part);
     }
   }
@@ -113,6 +112,10 @@ export class Diff {
       body.append(more);
     }
   }
+}
+
+function reason(file) {
+  return REASONS[file.truncatedBy] ?? `${file.hunks ? "The rest of this file" : "This file"} is too long to show.`;
 }
 
 function many(number) {
