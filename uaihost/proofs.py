@@ -67,6 +67,28 @@ class Recovery(Protocol):
 
 
 @attrs.frozen
+class PullRequest:
+    """url: its page. created: false when one was open already, which stays as it is."""
+
+    number: int
+    url: str
+    created: bool
+
+
+class PullRequests(Protocol):
+    """Pull requests of a user at the GitHub that the user is connected to (credentials.pull_requests)."""
+
+    async def open(
+        self, user_id: str, address: str, *, head: str, base: str, title: str, body: str, draft: bool
+    ) -> PullRequest:
+        """One from the branch `head` into `base` of the repository at `address`; the open one if there is.
+
+        Raises:
+            HostError: `unavailable` or `conflict`, with what to do.
+        """
+
+
+@attrs.frozen
 class Reach:
     """How one run of the host's git proves who it is. settings: further `-c name=value`; env: further
     environment. Neither holds a secret."""

@@ -31,6 +31,7 @@ from uaihost.commands.exposed import Exposed
 from uaihost.commands.files import FileCommands
 from uaihost.commands.gc import Gc
 from uaihost.commands.lanes import Lanes
+from uaihost.commands.push import PushCommands
 from uaihost.commands.registry import registry
 from uaihost.commands.resources import Resources
 from uaihost.commands.stock import Stock
@@ -140,7 +141,15 @@ class Rooms:
         )
         self.verbs |= self.proofs.ssh.verbs() | self.proofs.github.verbs() | self.proofs.audit.verbs()
         self.offer = kinds.Offer(agents, kinds.table(settings.acp_agents), self.accounts, self.images.agents)
-        workspaces = Workspaces(reactor, folders, files, uid, gid, settings.local_repositories)
+        workspaces = Workspaces(
+            reactor,
+            folders,
+            files,
+            uid,
+            gid,
+            settings.local_repositories,
+            broker=self.proofs.broker,
+        )
         self.channels = Channels(
             database,
             journal,
@@ -197,10 +206,13 @@ class Rooms:
         lanes = Lanes()
         self.waking = Waking(self.tasks, lanes)
         self.ports.on_missing = self.waking.on_missing
+        pushes = PushCommands(self.tasks.records, workspaces, self.proofs.pulls, database)
+        self.verbs["task.push"] = pushes.asked
         surface = registry(
             self.tasks,
             ChannelCommands(self.channels, self.waking),
             FileCommands(workspaces, Attachments(folders.tasks, files), self.channels, files),
+            pushes,
         )
         self.dispatch = Dispatch(surface, database, journal, reactor, lanes, self.tasks.records.waits)
         self.approvals = Approvals(journal, self.channels, self.tasks.records.waits)

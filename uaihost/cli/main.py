@@ -14,6 +14,7 @@ from uaihost.cli.github import github
 from uaihost.cli.image import image
 from uaihost.cli.local import expose, status, unexpose
 from uaihost.cli.login import accounts, login, logout
+from uaihost.cli.push import push
 from uaihost.cli.restore import restore
 from uaihost.cli.secrets import secrets
 from uaihost.cli.ssh_key import ssh_key
@@ -40,6 +41,7 @@ for _verb in (
     logout,
     accounts,
     image,
+    push,
     restore,
     gc,
     github,

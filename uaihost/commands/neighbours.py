@@ -14,6 +14,34 @@ from uaihost.wire.inputs import ChannelEnsure
 from uaihost.workspaces.workspaces import Identity, Saved, WorkCopy
 
 
+class Pushed(Protocol):
+    """What became of a push (workspaces.pushing)."""
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def branch(self) -> str: ...
+
+    @property
+    def head(self) -> str: ...
+
+    @property
+    def base(self) -> str: ...
+
+    @property
+    def remote(self) -> str: ...
+
+    @property
+    def commits(self) -> Sequence[str]: ...
+
+    @property
+    def link(self) -> str | None: ...
+
+    @property
+    def message(self) -> str | None: ...
+
+
 class Workspaces(Protocol):
     """Work copies and mirrors (workspaces)."""
 
@@ -25,8 +53,10 @@ class Workspaces(Protocol):
         branch: str,
         identity: Identity | None,
         on_progress: Say,
+        user_id: str,
     ) -> WorkCopy:
-        """The project's work copy on `branch`; one that exists is kept as it is."""
+        """The project's work copy on `branch`; one that exists is kept as it is. user_id: whose credentials
+        git may use."""
 
     async def save(self, task_id: str, slugs: list[str]) -> list[Saved]:
         """Bring the work into the daemon's own repositories. A slug without a work copy is left out."""
@@ -36,6 +66,9 @@ class Workspaces(Protocol):
 
     async def diff(self, task_id: str, project_id: str, slug: str) -> Json:
         """`{id, slug, base, head, files, truncated}` (docs/protocol.md, section 4)."""
+
+    async def push(self, task_id: str, slug: str, url: str, user_id: str) -> Pushed:
+        """Push the project's branch as that user, never by force; HostError with what to do."""
 
     async def clone(self, url: str, project_id: str, on_progress: Say) -> Json:
         """`{path, defaultBranch, head}` of the mirror, made or brought up to date."""

@@ -44,6 +44,7 @@ class Plan:
     identity: Identity | None
     hidden: tuple[str, ...]
     owner: str = ""
+    name: str = ""
 
     @property
     def grant(self) -> Grant:
@@ -96,6 +97,7 @@ def plan_of(wanted: TaskUp) -> Plan:
         identity,
         hidden,
         owner=task.ownerUserId,
+        name=task.name,
     )
 
 

@@ -10,6 +10,7 @@ import attrs
 
 from uaihost.commands.channel import ChannelCommands
 from uaihost.commands.files import FileCommands
+from uaihost.commands.push import PushCommands
 from uaihost.commands.tasks import Tasks
 from uaihost.wire import inputs
 
@@ -42,7 +43,9 @@ class Row:
     first: Callable[..., None] | None = None
 
 
-def registry(tasks: Tasks, channel: ChannelCommands, files: FileCommands) -> dict[str, Row]:
+def registry(
+    tasks: Tasks, channel: ChannelCommands, files: FileCommands, pushes: PushCommands
+) -> dict[str, Row]:
     """The whole surface."""
     return {
         "taskUp": Row((inputs.TaskUp,), Lane.LIFECYCLE, tasks.up),
@@ -57,6 +60,8 @@ def registry(tasks: Tasks, channel: ChannelCommands, files: FileCommands) -> dic
         "channelInterrupt": Row((str, str), Lane.FREE, channel.interrupt),
         "cloneRepo": Row((inputs.CloneRepo,), Lane.FREE, files.clone),
         "taskDiff": Row((inputs.TaskDiff,), Lane.FREE, files.diff, reads=True),
+        # It changes nothing here, and the remote refuses what does not follow on what it has.
+        "taskPush": Row((inputs.TaskPush,), Lane.FREE, pushes.push),
         # Before the word that speaks of it: a file and a message keep their order.
         "attachmentWrite": Row((inputs.AttachmentWrite,), Lane.CHANNEL, files.write, bulky=True),
         "attachmentRead": Row((inputs.AttachmentRead,), Lane.FREE, files.read, reads=True),

@@ -108,7 +108,13 @@ class Startup:
         async def copy(project: Project) -> None:
             async def prepare(say: Say) -> None:
                 made = await workspaces.prepare(
-                    plan.task_id, project.slug, project.repoUrl, plan.branch, plan.identity, say
+                    plan.task_id,
+                    project.slug,
+                    project.repoUrl,
+                    plan.branch,
+                    plan.identity,
+                    say,
+                    plan.owner,
                 )
                 for note in made.notes:
                     await self._around.channels.note(plan.task_id, f"{project.slug}: {note}")

@@ -15,7 +15,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from uaihost.credentials.github_connection import Connection, Secrets, check, offer, opened, sealed
-from uaihost.credentials.github_exchange import Ended, Exchange, Misconfigured, Unanswered
+from uaihost.credentials.github_exchange import Ended, Exchange, Misconfigured
+from uaihost.credentials.github_http import Unanswered
 from uaihost.credentials.sealing import Sealer
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Store

@@ -6,39 +6,12 @@ tries nothing twice, and tells apart what was refused, what did not happen, and 
 
 from __future__ import annotations
 
-import json
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 import attrs
-from OpenSSL.crypto import Error as CertificateError
-from service_identity import VerificationError
-from treq.client import HTTPClient
-from twisted.internet._sslverify import IOpenSSLTrustRoot
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
-from twisted.internet.error import ConnectError, DNSLookupError
-from twisted.internet.error import TimeoutError as NotConnected
-from twisted.internet.protocol import Protocol as TransportProtocol
-from twisted.internet.ssl import Certificate, platformTrust
-from twisted.logger import Logger
-from twisted.python.failure import Failure
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, ResponseDone
-from twisted.web.http_headers import Headers
-from zope.interface import implementer
 
-from uaihost.errors import SettingError
-
-log = Logger()
-
-# Seconds for a whole answer. A token endpoint answers within one; beyond this the line is taken for dead.
-TIMEOUT = 30.0
-# Seconds of it for name lookup, TCP and TLS.
-CONNECT_TIMEOUT = 15.0
-# Bytes of an answer that are read: those of GitHub have some 500, a user's some 2,000.
-LIMIT = 64 << 10
-# Seconds that a server may tell us to wait (RFC 9110, section 10.2.3) before it is taken for a mistake.
-LONGEST_WAIT = 3600.0
+from uaihost.credentials.github_http import GitHubClient, Unanswered
 
 # Errors of RFC 6749, section 5.2, and GitHub's own, that say the grant itself is void.
 _ENDED = frozenset({"bad_refresh_token", "invalid_grant"})
@@ -66,18 +39,6 @@ class Ended(Exception):
 
 class Misconfigured(Exception):
     """The server does not take this host's App; no token was used up. The text says why, for people."""
-
-
-class Unanswered(Exception):
-    """No answer that counts; the text says why, for people.
-
-    sent: the server may have acted. wait: seconds that it wants to be left alone.
-    """
-
-    def __init__(self, why: str, *, sent: bool, wait: float | None = None) -> None:
-        super().__init__(why)
-        self.sent = sent
-        self.wait = wait
 
 
 class Exchange(Protocol):
@@ -111,7 +72,7 @@ class GitHubServer:
         self._api_url = api_url
         self._client_id = client_id
         self._client_secret = client_secret
-        self._agent = Agent(reactor, https_policy(ca_file), connectTimeout=CONNECT_TIMEOUT)
+        self._client = GitHubClient(reactor, ca_file)
 
     async def renew(self, refresh: str) -> Pair:
         if self._client_id is None:
@@ -120,7 +81,7 @@ class GitHubServer:
         if self._client_secret is not None:
             form["client_secret"] = self._client_secret
         asked = self._reactor.seconds()
-        answer = await self._ask("POST", f"{self._url}/login/oauth/access_token", data=form)
+        answer = await self._client.ask("POST", f"{self._url}/login/oauth/access_token", data=form)
         said = answer.object()
         error = said.get("error")
         if isinstance(error, str):
@@ -130,73 +91,14 @@ class GitHubServer:
         return _pair(said, asked, answer.date)
 
     async def whose(self, token: str) -> str:
-        answer = await self._ask("GET", f"{self._api_url}/user", headers={"Authorization": f"Bearer {token}"})
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = await self._client.ask("GET", f"{self._api_url}/user", headers=headers)
         if answer.status == 401:
             raise Ended("GitHub does not take the token; it has expired or was revoked")
         login = answer.object().get("login") if answer.status == 200 else None
         if not isinstance(login, str) or not login:
             raise answer.unexpected()
         return login
-
-    async def _ask(self, method: str, url: str, **kwargs: Any) -> _Answer:
-        headers = {"Accept": "application/json", "User-Agent": "uaihost", **kwargs.pop("headers", {})}
-        # A client of its own each time: it would keep cookies.
-        asked: Deferred[Any] = HTTPClient(self._agent).request(
-            method,
-            url,
-            headers=headers,
-            allow_redirects=False,
-            unbuffered=True,
-            reactor=self._reactor,
-            **kwargs,
-        )
-        asked.addCallback(_read)
-        asked.addTimeout(TIMEOUT, self._reactor)
-        try:
-            answer: _Answer = await asked
-        except Exception as error:
-            raise _unanswered(error) from None
-        return answer
-
-
-@attrs.frozen
-class _Answer:
-    status: int
-    headers: Headers
-    body: bytes = attrs.field(repr=False)
-
-    @property
-    def date(self) -> float | None:
-        """The server's clock, seconds since the epoch (RFC 9110, section 6.6.1)."""
-        try:
-            return parsedate_to_datetime(self._header("date")).timestamp()
-        except (ValueError, OverflowError):
-            return None
-
-    def object(self) -> dict[str, Any]:
-        """The JSON object; Unanswered when it is none."""
-        try:
-            found = json.loads(self.body)
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
-            raise self.unexpected()
-        return found
-
-    def unexpected(self) -> Unanswered:
-        limited = self.status == 429 or (self.status == 403 and self._wait() is not None)
-        if limited:
-            return Unanswered("GitHub wants fewer requests for a while", sent=False, wait=self._wait())
-        if self.status >= 500:
-            return Unanswered(f"GitHub has an outage (status {self.status})", sent=True, wait=self._wait())
-        return Unanswered(f"GitHub's answer was not understood (status {self.status})", sent=True)
-
-    def _wait(self) -> float | None:
-        text = self._header("retry-after")
-        return min(float(text), LONGEST_WAIT) if text.isascii() and text.isdigit() else None
-
-    def _header(self, name: str) -> str:
-        return (self.headers.getRawHeaders(name) or [""])[0].strip()
 
 
 def _pair(said: dict[str, Any], asked: float, date: float | None) -> Pair:
@@ -232,76 +134,3 @@ def _refusal(error: str, status: int) -> Exception:
         f"GitHub does not take this host's App ({name}); check UAI_GITHUB_CLIENT_ID and "
         "UAI_GITHUB_CLIENT_SECRET"
     )
-
-
-def _read(response: Any) -> Deferred[_Answer]:
-    body = _Body()
-    response.deliverBody(body)
-    return body.done.addCallback(lambda data: _Answer(response.code, response.headers, data))
-
-
-class _Body(TransportProtocol):
-    def __init__(self) -> None:
-        self.done: Deferred[bytes] = Deferred(lambda _: self._stop())
-        self._data = bytearray()
-
-    def dataReceived(self, data: bytes) -> None:
-        self._data += data
-        if len(self._data) > LIMIT and not self.done.called:
-            self.done.errback(Unanswered("GitHub's answer was too long", sent=True))
-            self._stop()
-
-    def connectionLost(self, reason: Failure = ResponseDone) -> None:  # type: ignore[assignment]
-        if self.done.called:
-            return
-        if reason.check(ResponseDone):
-            self.done.callback(bytes(self._data))
-        else:
-            self.done.errback(reason)
-
-    def _stop(self) -> None:
-        if self.transport is not None:
-            getattr(self.transport, "abortConnection", self.transport.loseConnection)()
-
-
-def _unanswered(error: Exception) -> Unanswered:
-    if isinstance(error, Unanswered):
-        return error
-    if isinstance(error, DNSLookupError | ConnectError | NotConnected):
-        return Unanswered(f"GitHub cannot be reached ({type(error).__name__})", sent=False)
-    reasons = [each.value for each in getattr(error, "reasons", [])]
-    if any(isinstance(each, TimeoutError | CancelledError) for each in (error, *reasons)):
-        return Unanswered(f"GitHub did not answer within {TIMEOUT:.0f} s", sent=True)
-    if _untrusted(reasons):
-        return Unanswered("GitHub's certificate cannot be verified; see UAI_CA_FILE", sent=False)
-    # The request may have left: whether the server acted on it cannot be told from here.
-    log.debug("an answer did not come: {error!r}", error=error)
-    return Unanswered(f"the connection to GitHub broke ({type(error).__name__})", sent=True)
-
-
-def _untrusted(reasons: list[Any]) -> bool:
-    """The handshake ended over the certificate, so that no request has left."""
-    return any(isinstance(one, VerificationError) or "certificate verify" in str(one) for one in reasons)
-
-
-def https_policy(ca_file: Path | None) -> BrowserLikePolicyForHTTPS:
-    """Whom to trust over TLS: the machine's authorities, and those of `ca_file` (PEM)."""
-    return BrowserLikePolicyForHTTPS(platformTrust() if ca_file is None else _Trust(ca_file))
-
-
-@implementer(IOpenSSLTrustRoot)
-class _Trust:
-    """The machine's authorities and those of a file."""
-
-    def __init__(self, ca_file: Path) -> None:
-        marker = b"-----BEGIN CERTIFICATE-----"
-        try:
-            parts = ca_file.read_bytes().split(marker)[1:]
-            self._found = [Certificate.loadPEM(marker + part).original for part in parts]
-        except (OSError, CertificateError) as error:
-            raise SettingError(f"the CA file {ca_file} cannot be read: {error}") from None
-
-    def _addCACertsToContext(self, context: Any) -> None:
-        platformTrust()._addCACertsToContext(context)
-        for each in self._found:
-            context.get_cert_store().add_cert(each)

@@ -19,7 +19,9 @@ from uaihost.credentials.audit import AuditLog
 from uaihost.credentials.broker import TaskBroker
 from uaihost.credentials.github import GitHubTokens
 from uaihost.credentials.github_door import GitHubDoor
-from uaihost.credentials.github_exchange import CONNECT_TIMEOUT, GitHubServer, https_policy
+from uaihost.credentials.github_exchange import GitHubServer
+from uaihost.credentials.github_http import CONNECT_TIMEOUT, GitHubClient, https_policy
+from uaihost.credentials.pull_requests import GitHubPullRequests
 from uaihost.credentials.sealing import Sealer
 from uaihost.credentials.server_files import ServerFiles, owners_files
 from uaihost.credentials.ssh_keys import UserSshKeys
@@ -89,6 +91,8 @@ class Proofs:
         self._pool.maxPersistentPerHost = KEPT
         agent = Agent(reactor, https_policy(settings.ca_file), CONNECT_TIMEOUT, pool=self._pool)
         api = Api(settings.github_url, settings.github_api_url)
+        client = GitHubClient(reactor, settings.ca_file)
+        self.pulls = GitHubPullRequests(client, self.tokens, settings.github_api_url, self.audit)
         files = owners_files(Path.home(), folders.mirrors / ".git-home")
         self.broker = TaskBroker(
             reactor,

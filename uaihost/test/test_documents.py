@@ -52,7 +52,7 @@ class ProtocolTests(TestCase):
         self.assertEqual(fleeting, set(tags(events.Fleeting)))
 
     def test_commands(self) -> None:
-        self.assertEqual(set(rows(section(4))), set(registry(Mock(), Mock(), Mock())))
+        self.assertEqual(set(rows(section(4))), set(registry(Mock(), Mock(), Mock(), Mock())))
 
     def test_error_codes(self) -> None:
         listed = section(3).partition("Error codes: ")[2].partition("The message")[0]

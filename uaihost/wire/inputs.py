@@ -164,6 +164,27 @@ class TaskDiff(msgspec.Struct, frozen=True):
     projects: list[DiffProject]
 
 
+class PullRequestWanted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What it is to say; what is absent is made of the task."""
+
+    title: str | None = None
+    body: str | None = None
+    base: str | None = None
+    draft: bool = False
+
+    def __post_init__(self) -> None:
+        for name, most in (("title", 256), ("body", 60_000), ("base", 250)):
+            value = getattr(self, name)
+            if value is not None and (not value.strip() or len(value) > most):
+                raise ValueError(f"{name}: expected 1 to {most} characters")
+
+
+class TaskPush(msgspec.Struct, frozen=True, omit_defaults=True):
+    taskId: str
+    projects: list[DiffProject] = []
+    pullRequest: PullRequestWanted | None = None
+
+
 class AttachmentWrite(msgspec.Struct, frozen=True):
     taskId: str
     filename: str

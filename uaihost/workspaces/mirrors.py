@@ -149,7 +149,7 @@ class Mirrors:
             elif refs is None:
                 await self._renew(path, repository, say)
             mirror = await self._settled(path, repository, offer, refs)
-            await self._blocking.call(upkeep.stamp, path, repository.display, self._now())
+            await self._blocking.call(upkeep.stamp, path, repository.display, self._now(), repository.asker)
             return mirror
         except (GitFailed, HostError) as error:
             if known and is_unreachable(error):
@@ -250,6 +250,7 @@ class Mirrors:
         finished = await self._git.run(
             "ls-remote", "--symref", "--", operands=[repository.url, "HEAD", "refs/heads/*", f"{TAGS}*"],
             protocols=[repository.protocol], abroad=repository.kind == "local", timeout=timeout,
+            settings=repository.reach.settings, extra=repository.reach.env,
         )  # fmt: skip
         default = commit = None
         refs: dict[str, str] = {}
@@ -337,6 +338,7 @@ class Mirrors:
                     git_dir=path, operands=[repository.url, f"+refs/heads/*:{ORIGIN}*"],
                     protocols=[repository.protocol], timeout=NETWORK, on_err=ProgressLines(say).feed,
                     abroad=repository.kind == "local",
+                    settings=repository.reach.settings, extra=repository.reach.env,
                 )  # fmt: skip
                 return
             except GitFailed as failed:
@@ -350,6 +352,7 @@ class Mirrors:
             git_dir=self.path(repository.key), operands=[repository.url, commit],
             protocols=[repository.protocol], timeout=NETWORK, on_err=ProgressLines(say).feed,
             abroad=repository.kind == "local",
+            settings=repository.reach.settings, extra=repository.reach.env,
         )  # fmt: skip
 
     async def _settled(
@@ -375,7 +378,14 @@ class Mirrors:
     async def _as_it_is(
         self, path: Path, repository: Repository, error: GitFailed | HostError, say: Say
     ) -> Mirror:
-        """The mirror of a remote that does not answer."""
+        """The mirror of a remote that does not answer, for one who was given it before."""
+        if not await self._blocking.call(upkeep.knows, path, repository.asker):
+            why = reason(error) if isinstance(error, GitFailed) else error.message
+            raise HostError(
+                ErrorCode.CLONE_FAILED,
+                f"{repository.display} cannot be fetched: {why}. What others fetched of it is not yours to "
+                "see before the server has said so",
+            )
         default = await self._blocking.call(upkeep.default_branch, path)
         try:
             mirror = await self._settled(path, repository, _Offer(default, None, None))

@@ -5,6 +5,7 @@ Every function here but the coroutines blocks. None removes an object that can b
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -28,20 +29,39 @@ _REPACK = 7200.0
 
 # Files of ours in the mirror, whose times are what they say.
 _FETCHED = "uai-fetched"
+# Whom the server has given the repository, a hash each; the host's own is one of them.
+_ASKERS = "uai-askers"
 _REPACKED = "uai-repacked"
 
 _LEFT = re.compile(r"(?:tmp_|\.tmp-)")
 _HEAD = Path("refs") / "remotes" / "origin" / "HEAD"
 
 
-def stamp(path: Path, display: str, now: float) -> None:
-    """Remember that the mirror was fetched and wanted, and of what it is one."""
+def stamp(path: Path, display: str, now: float, asker: str = "") -> None:
+    """Remember that the mirror was fetched and wanted, of what it is one, and who was given it."""
+    askers = path / _ASKERS
+    if not askers.exists() or not knows(path, asker):
+        with askers.open("a", encoding="ascii") as lines:
+            lines.write(_mark(asker) + "\n")
     file = path / _FETCHED
     file.touch()
     os.utime(file, (now, now))
     description = path / "description"
     if not description.exists():
         description.write_text(display + "\n", encoding="utf-8")
+
+
+def knows(path: Path, asker: str) -> bool:
+    """Whether the server has given this mirror's repository to `asker`, who is empty for the host's own."""
+    try:
+        return _mark(asker) in (path / _ASKERS).read_text(encoding="ascii").split()
+    except FileNotFoundError:
+        # It was fetched before anybody had credentials of their own here.
+        return True
+
+
+def _mark(asker: str) -> str:
+    return hashlib.sha256(asker.encode()).hexdigest()
 
 
 def fetched_at(path: Path) -> float:

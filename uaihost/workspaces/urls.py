@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 import attrs
 
 from uaihost.errors import ErrorCode, HostError
+from uaihost.proofs import Reach
 
 Kind = Literal["https", "http", "ssh", "local"]
 
@@ -38,13 +39,16 @@ class Repository:
     """An allowed repository.
 
     url: what git is given; holds no secret. key: the name of its cache, the same for every spelling of one
-    address. display: for people and logs.
+    address. display: for people and logs. asker: whose credentials it is asked with, empty for the host's
+    own; reach: what those are for git.
     """
 
     kind: Kind
     url: str
     key: str
     display: str
+    asker: str = attrs.field(default="", eq=False)
+    reach: Reach = attrs.field(factory=Reach, eq=False, repr=False)
 
     @property
     def protocol(self) -> str:

@@ -7,27 +7,32 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+import attrs
 
 from uaihost.blocking import Blocking
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Say
+from uaihost.proofs import Broker, Reach
 from uaihost.workspaces import task_files, upkeep
 from uaihost.workspaces.copies import Copies, Identity, WorkCopy
 from uaihost.workspaces.diff import UNREAD, Diffs
 from uaihost.workspaces.mirrors import Mirrors
 from uaihost.workspaces.places import Folders, Places, mirrors_used, task_folder
+from uaihost.workspaces.pushing import Pushed, Pushing
 from uaihost.workspaces.removal import Trash
 from uaihost.workspaces.restore import Kept, Restoring, kept
 from uaihost.workspaces.safe_git import Git
 from uaihost.workspaces.saving import Saved, Saving
 from uaihost.workspaces.snapshot import Snapshots
-from uaihost.workspaces.urls import parse
+from uaihost.workspaces.urls import Repository, parse
 from uaihost.workspaces.vault import Vault
 
-__all__ = ["Identity", "Kept", "Saved", "WorkCopy", "Workspaces"]
+__all__ = ["Identity", "Kept", "Pushed", "Saved", "WorkCopy", "Workspaces"]
 
 
 class Workspaces:
@@ -36,6 +41,7 @@ class Workspaces:
     uid, gid: the containers' user, to whom work copies are given when the daemon is root.
     allowed_roots: the folders in which repositories may be named by their path.
     environment: the daemon's, for the proxy and the authorities of the network.
+    broker: has users' credentials.
     """
 
     def __init__(
@@ -47,6 +53,7 @@ class Workspaces:
         gid: int,
         allowed_roots: tuple[Path, ...],
         environment: Mapping[str, str] = os.environ,
+        broker: Broker | None = None,
     ) -> None:
         self._tasks = folders.tasks
         self._saved = folders.saved
@@ -54,12 +61,14 @@ class Workspaces:
         self._trash = Trash(folders.tasks / ".trash")
         self._blocking = blocking
         self._allowed_roots = allowed_roots
+        self._broker = broker
         git = Git(reactor, folders.mirrors / ".git-home", environment)
         self._mirrors = Mirrors(git, folders.mirrors, blocking, folders.saved)
         self._vault = Vault(git, folders.saved, self._mirrors, blocking)
         self._copies = Copies(git, self._mirrors, self._trash, blocking, uid, gid, self._vault)
         self._snapshots = Snapshots(git, folders.mirrors, self._trash, blocking)
         self._saving = Saving(git, self._mirrors, self._vault, self._snapshots, blocking, folders.saved)
+        self._pushing = Pushing(git, self._mirrors, self._snapshots)
         self._restoring = Restoring(git, blocking)
         self._diffs = Diffs(git, self._mirrors, self._snapshots, blocking)
 
@@ -71,18 +80,30 @@ class Workspaces:
         branch: str,
         identity: Identity | None,
         on_progress: Say,
+        user_id: str = "",
     ) -> WorkCopy:
         """The task's work copy of `url` on `branch`, made when there is none; repeating it changes nothing.
 
-        on_progress: is given lines for people and what it is at.
+        on_progress: is given lines for people and what it is at. user_id: whose credentials git may use.
 
         Raises:
             HostError: `invalid_args`, `clone_failed` or `conflict`, with what to do. Nothing half-made stays.
         """
         places = Places.of(self._tasks, task_id, slug)
         repository = parse(url, allowed_roots=self._allowed_roots)
-        async with self._snapshots.lock(places):
-            return await self._copies.prepare(places, repository, branch, identity, on_progress)
+        async with self._reaching(repository, user_id) as reached, self._snapshots.lock(places):
+            return await self._copies.prepare(places, reached, branch, identity, on_progress)
+
+    async def push(self, task_id: str, slug: str, url: str, user_id: str) -> Pushed:
+        """Push what the task committed to its branch, as that user; never by force.
+
+        Raises:
+            HostError: `not_found`, `conflict` or `unavailable`, with what to do.
+        """
+        places = Places.of(self._tasks, task_id, slug)
+        repository = parse(url, allowed_roots=self._allowed_roots)
+        async with self._reaching(repository, user_id) as reached:
+            return await self._pushing.push(places, reached)
 
     async def save(self, task_id: str, slugs: Sequence[str]) -> list[Saved]:
         """Keep everything the task's work copies hold in the vault; a copy that is gone is passed over.
@@ -150,6 +171,17 @@ class Workspaces:
             inner = sorted(f"{name.hex()}={link.tree}" for name, link in snapshot.links.items())
             marks.append(f"{slug} {snapshot.head} {snapshot.tree} {' '.join((*large, *inner))}")
         return hashlib.sha256("\n".join(marks).encode()).hexdigest()
+
+    @asynccontextmanager
+    async def _reaching(self, repository: Repository, user_id: str) -> AsyncIterator[Repository]:
+        """The repository with what proves who asks for it."""
+        if self._broker is None or not user_id or repository.kind == "local":
+            yield repository
+            return
+        async with self._broker.reach(user_id, repository.url) as reach:
+            # One without credentials asks as this host does.
+            asker = user_id if reach != Reach() else ""
+            yield attrs.evolve(repository, asker=asker, reach=reach)
 
     async def maintain(self) -> None:
         """Put the packs of mirrors together that nothing uses now; each at most once a day."""

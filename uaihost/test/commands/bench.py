@@ -18,6 +18,7 @@ from uaihost.commands.dispatch import Dispatch
 from uaihost.commands.exposed import Exposed
 from uaihost.commands.files import FileCommands
 from uaihost.commands.lanes import Lanes
+from uaihost.commands.push import PushCommands
 from uaihost.commands.registry import registry
 from uaihost.commands.tasks import Surroundings, Tasks
 from uaihost.commands.waking import Waking
@@ -37,6 +38,7 @@ from uaihost.test.commands.fakes import (
     FakeImages,
     FakeIsolation,
     FakePorts,
+    FakePullRequests,
     FakeReadiness,
     FakeTools,
     FakeWatch,
@@ -113,7 +115,9 @@ class CommandCase(TestCase):
         lanes = Lanes()
         self.waking = Waking(self.tasks, lanes)
         self.channel = ChannelCommands(self.channels, self.waking)
-        surface = registry(self.tasks, self.channel, self.files)
+        self.pulls = FakePullRequests()
+        self.pushes = PushCommands(self.tasks.records, self.workspaces, self.pulls, db)
+        surface = registry(self.tasks, self.channel, self.files, self.pushes)
         self.dispatch = Dispatch(surface, db, self.journal, self.clock, lanes, self.tasks.records.waits)
         self.adoption = Adoption(
             db,

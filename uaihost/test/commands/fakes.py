@@ -15,10 +15,10 @@ from uaihost.containers.readiness import Forwarded
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Address, AgentStatus, Doing, Json, Limits, Say, Step
 from uaihost.paths import Folders
-from uaihost.proofs import Grant, Reach
+from uaihost.proofs import Grant, PullRequest, Reach
 from uaihost.wire.inputs import Agent, ChannelEnsure, Project, Task, TaskDown, TaskUp
 from uaihost.wire.reasons import Reason
-from uaihost.workspaces.workspaces import Identity, Saved, WorkCopy
+from uaihost.workspaces.workspaces import Identity, Pushed, Saved, WorkCopy
 
 
 class Faulty:
@@ -52,6 +52,8 @@ class FakeWorkspaces(Faulty):
         super().__init__()
         self.folders = folders
         self.identities: list[Identity | None] = []
+        self.pushed: list[tuple[str, str, str, str]] = []
+        self.push_result = Pushed("pushed", "fix", "1" * 40, "main", "forge.example/a", ("Mend it",))
 
     async def prepare(
         self,
@@ -61,6 +63,7 @@ class FakeWorkspaces(Faulty):
         branch: str,
         identity: Identity | None,
         on_progress: Say,
+        user_id: str,
     ) -> WorkCopy:
         await self.waited("prepare", slug)
         self.identities.append(identity)
@@ -82,6 +85,11 @@ class FakeWorkspaces(Faulty):
         self.called("remove")
         shutil.rmtree(self.folders.task(task_id), ignore_errors=True)
 
+    async def push(self, task_id: str, slug: str, url: str, user_id: str) -> Pushed:
+        self.called("push", slug)
+        self.pushed.append((task_id, slug, url, user_id))
+        return self.push_result
+
     async def diff(self, task_id: str, project_id: str, slug: str) -> Json:
         self.called("diff", slug)
         return {"id": project_id, "slug": slug, "base": "", "head": "", "files": [], "truncated": False}
@@ -90,6 +98,22 @@ class FakeWorkspaces(Faulty):
         self.called("clone", url)
         on_progress("done")
         return {"path": "/mirrors/a.git", "defaultBranch": "main", "head": "1" * 40}
+
+
+class FakePullRequests(Faulty):
+    """opened: what was asked for, one request per branch and repository."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: dict[tuple[str, str], dict[str, Any]] = {}
+
+    async def open(self, user_id: str, address: str, *, head: str, **wanted: Any) -> PullRequest:
+        self.called("open", address)
+        created = (address, head) not in self.opened
+        if created:
+            self.opened[address, head] = {"user": user_id, **wanted}
+        number = [*self.opened].index((address, head)) + 1
+        return PullRequest(number, f"https://forge.example/pull/{number}", created)
 
 
 class FakeImages(Faulty):

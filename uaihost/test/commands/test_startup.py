@@ -297,7 +297,7 @@ class StepTests(WayUpCase):
         prepare = self.workspaces.prepare
 
         async def telling(*args: Any) -> Any:
-            say.append(args[-1])
+            say.append(args[5])
             return await prepare(*args)
 
         self.workspaces.prepare = telling  # type: ignore[method-assign, assignment]

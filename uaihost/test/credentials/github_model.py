@@ -10,7 +10,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from uaihost.credentials.github_exchange import Ended, Exchange, Misconfigured, Pair, Unanswered
+from uaihost.credentials.github_exchange import Ended, Exchange, Misconfigured, Pair
+from uaihost.credentials.github_http import Unanswered
 
 LASTS, REFRESH_LASTS = 28800, 15897600
 

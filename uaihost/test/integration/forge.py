@@ -151,7 +151,8 @@ class _Git(_Page):
 class _Rest(_Page):
     def render(self, request: Request) -> Any:
         request.setHeader("content-type", "application/json; charset=utf-8")
-        if self.forge.login(request) is None:
+        login = self.forge.login(request)
+        if login is None:
             request.setResponseCode(401)
             return b'{"message": "Bad credentials"}'
         path = request.path.decode().removeprefix("/api/v3")
@@ -163,12 +164,42 @@ class _Rest(_Page):
             request.setResponseCode(404)
             return b'{"message": "Not Found"}'
         below = "/".join(parts[3:])
+        if below == "pulls":
+            return self._pulls(request, "/".join(parts[1:3]), found, login)
         if below == "contents/elsewhere":
             # As for a repository that was renamed.
             request.setResponseCode(301)
             request.setHeader("location", f"{self.forge.api_url}/repos/o/other")
             return b"{}"
         return json.dumps(found["rest"].get(below, {})).encode()
+
+    def _pulls(self, request: Request, name: str, found: Json, login: str) -> bytes:
+        """docs.github.com/rest/pulls: list by head, and create."""
+        if login not in self.forge.members[name]:
+            request.setResponseCode(404)
+            return b'{"message": "Not Found"}'
+        pulls = found["lists"][1]
+        if request.method == b"GET":
+            assert request.args is not None
+            head = request.args[b"head"][0].decode().partition(":")[2]
+            return json.dumps([_shown(one) for one in pulls if one["headRefName"] == head]).encode()
+        assert request.content is not None
+        given = json.loads(request.content.read())
+        if given["head"] not in self.forge.branches(name):
+            request.setResponseCode(422)
+            invalid = {"resource": "PullRequest", "field": "head", "code": "invalid"}
+            return json.dumps(
+                {"message": "Validation Failed", "errors": [invalid, "head is unknown"]}
+            ).encode()
+        new = _work(name, self.forge.url, len(pulls) + len(found["lists"][0]) + 1, "PullRequest")
+        new |= {"title": given["title"], "body": given["body"], "headRefName": given["head"]}
+        pulls.append(new)
+        request.setResponseCode(201)
+        return json.dumps(_shown(new)).encode()
+
+
+def _shown(pull: Json) -> Json:
+    return {"number": pull["number"], "html_url": pull["url"], "title": pull["title"]}
 
 
 class _GraphQL(_Page):
@@ -321,6 +352,9 @@ def _repository(name: str, url: str) -> Json:
         "rest": {
             "": {"full_name": name},
             "actions/runs": {"total_count": 1, "workflow_runs": [run]},
+            "actions/runs/7": run,
+            "actions/runs/7/jobs": {"total_count": 0, "jobs": []},
+            "pulls/2": {},
             "actions/workflows": {
                 "total_count": 1,
                 "workflows": [{"id": 3, "name": "ci", "state": "active"}],
@@ -360,7 +394,18 @@ def _root(forge: Forge, login: str) -> Json:
         work = [one for found in forge.data.values() for some in found["lists"] for one in some]
         return next((one for one in work if one["id"] == arguments["id"]), None)
 
+    def changed(arguments: Json) -> Json:
+        given = arguments["input"]
+        targets = {given.get(key) for key in ("pullRequestId", "issueId", "id")}
+        work = [one for found in forge.data.values() for some in found["lists"] for one in some]
+        (target,) = (one for one in work if one["id"] in targets)
+        target |= {key: given[key] for key in ("title", "body", "state") if given.get(key)}
+        return {"pullRequest": target, "issue": target, "clientMutationId": None}
+
+    changes = ("closePullRequest", "reopenPullRequest", "updatePullRequest", "addPullRequestReview")
+    changes += ("markPullRequestReadyForReview", "closeIssue", "reopenIssue", "updateIssue")
     return {
+        **dict.fromkeys(changes, changed),
         "node": node,
         "viewer": {"login": login, "id": f"U_{login}"},
         "repository": repository,

@@ -24,6 +24,7 @@ from uaihost.commands.dispatch import Dispatch
 from uaihost.commands.exposed import Exposed
 from uaihost.commands.files import FileCommands
 from uaihost.commands.lanes import Lanes
+from uaihost.commands.push import PushCommands
 from uaihost.commands.registry import registry
 from uaihost.commands.tasks import Surroundings, Tasks
 from uaihost.commands.waking import Waking
@@ -42,6 +43,7 @@ from uaihost.test.commands.fakes import (
     FakeImages,
     FakeIsolation,
     FakePorts,
+    FakePullRequests,
     FakeReadiness,
     FakeTools,
     FakeWatch,
@@ -226,7 +228,8 @@ class World:
         lanes = Lanes()
         self.waking = Waking(self.tasks, lanes)
         files = FileCommands(around.workspaces, FakeAttachments(), around.channels, Inline())
-        surface = registry(self.tasks, ChannelCommands(self.channels, self.waking), files)
+        pushes = PushCommands(self.tasks.records, around.workspaces, FakePullRequests(), store)
+        surface = registry(self.tasks, ChannelCommands(self.channels, self.waking), files, pushes)
         self.dispatch = Dispatch(surface, store, journal, clock, lanes, self.tasks.records.waits)
         self.adoption = Adoption(
             store, clock, around.engine, self.tasks, exposed, lanes, boot_id=lambda: boot

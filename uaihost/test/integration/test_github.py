@@ -11,9 +11,10 @@ from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from uaihost.blocking import Threads
-from uaihost.credentials import github_exchange
+from uaihost.credentials import github_http
 from uaihost.credentials.github import GitHubTokens
-from uaihost.credentials.github_exchange import Exchange, GitHubServer, Misconfigured, Unanswered
+from uaihost.credentials.github_exchange import Exchange, GitHubServer, Misconfigured
+from uaihost.credentials.github_http import Unanswered
 from uaihost.credentials.sealing import Sealer
 from uaihost.paths import data_files
 from uaihost.state.database import Database
@@ -82,8 +83,8 @@ class HttpsTests(ServerCase):
         self.assertEqual(pair.ends, 2051222400 + 28800)
 
     async def test_an_answer_of_any_length(self) -> None:
-        self.model.lasts = 10 ** (github_exchange.LIMIT // 20)
-        self.patch(github_exchange, "LIMIT", 2000)
+        self.model.lasts = 10**3000
+        self.patch(github_http, "LIMIT", 2000)
         error = await self.refused(self.server(), Unanswered)
         self.assertIn("too long", str(error))
 
