@@ -16,10 +16,11 @@ from uaihost.errors import ErrorCode, HostError
 from uaihost.workspaces.checkouts import all_of
 from uaihost.workspaces.conflicts import sides
 from uaihost.workspaces.diff_parser import File, clip, parse
+from uaihost.workspaces.looks import Look
 from uaihost.workspaces.mirrors import Mirrors
 from uaihost.workspaces.places import Places, Record
 from uaihost.workspaces.safe_git import OUTPUT, Git, GitFailed
-from uaihost.workspaces.snapshot import Snapshot, Snapshots
+from uaihost.workspaces.snapshot import Snapshots
 from uaihost.workspaces.staging import Staging, compare, empty_tree
 
 # What a person can read and a page can show: bytes of hunks for a file and in all, files.
@@ -139,7 +140,7 @@ class Diffs:
         record = Record.load(places.record)
         return None if record is None else await self._mirrors.default(self._mirrors.path(record.key))
 
-    async def _base(self, places: Places, snapshot: Snapshot, default: str | None) -> str:
+    async def _base(self, places: Places, snapshot: Look, default: str | None) -> str:
         """Where the work left the default branch, or the start of the task if it is nearer; the default
         branch itself when the work has nothing in common with either.
 
@@ -166,7 +167,7 @@ class Diffs:
 
     # ---- comparing -------------------------------------------------------------------------------------
 
-    async def _compared(self, places: Places, snapshot: Snapshot, base: str) -> _Changes:
+    async def _compared(self, places: Places, snapshot: Look, base: str) -> _Changes:
         changes: _Changes
         changes, committed, unstaged = await all_of(
             self._changes(snapshot, base),
@@ -188,7 +189,7 @@ class Diffs:
         changes.limit()
         return changes
 
-    async def _changes(self, snapshot: Snapshot, base: str) -> _Changes:
+    async def _changes(self, snapshot: Look, base: str) -> _Changes:
         found = await self._git.run(
             "diff-tree", *_OPTIONS, "--raw", "--numstat", "--patch", "--unified=3", "-z",
             git_dir=snapshot.repo, settings=_SETTINGS, operands=[base, snapshot.tree],
@@ -199,7 +200,7 @@ class Diffs:
         files, count = await self._blocking.call(parse, found.out, MAX_FILES, complete=not found.truncated)
         return _Changes(files, count)
 
-    async def _committed(self, places: Places, snapshot: Snapshot, base: str) -> frozenset[bytes]:
+    async def _committed(self, places: Places, snapshot: Look, base: str) -> frozenset[bytes]:
         """The names of files that commits changed."""
         key = (base, snapshot.head)
         last = self._commits.get(places.own)
@@ -212,7 +213,7 @@ class Diffs:
             last = self._commits[places.own] = key, frozenset(listed.out.split(b"\0")[:-1])
         return last[1]
 
-    async def _show_conflicts(self, places: Places, snapshot: Snapshot, changes: _Changes) -> None:
+    async def _show_conflicts(self, places: Places, snapshot: Look, changes: _Changes) -> None:
         async with self._snapshots.view(places, snapshot.record) as view:
             found = await sides(self._git, view, (*_OPTIONS[:1], *_OPTIONS[2:]))
         listed = {file.path: file for file in changes.files}
@@ -224,12 +225,12 @@ class Diffs:
                 changes.count += 1
             listed[name].conflict = found[name]
 
-    async def _against_index(self, snapshot: Snapshot, index: Path) -> Staging | None:
+    async def _against_index(self, snapshot: Look, index: Path) -> Staging | None:
         if snapshot.index_digest is None or snapshot.staging is None:
             return None
         return await compare(self._git, snapshot.repo, index, snapshot.tree)
 
-    async def _measure(self, snapshot: Snapshot, files: list[File]) -> None:
+    async def _measure(self, snapshot: Look, files: list[File]) -> None:
         """git calls a file above the threshold binary; it may be text that is too large to show."""
         doubtful = [file for file in files if file.binary]
         if not doubtful:
@@ -278,7 +279,7 @@ class _Changes:
         }
 
 
-def _show_links(changes: _Changes, snapshot: Snapshot) -> None:
+def _show_links(changes: _Changes, snapshot: Look) -> None:
     """What git tells of repositories inside: the commits, and whether their files are as committed."""
     dirty = {name for name, link in snapshot.links.items() if link.dirty}
     for file in changes.files:

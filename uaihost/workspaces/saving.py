@@ -25,9 +25,10 @@ from uaihost.errors import ErrorCode, HostError
 from uaihost.workspaces.beside import Beside, Found
 from uaihost.workspaces.leftovers import Inner, shown_name, survey
 from uaihost.workspaces.mirrors import Mirrors
+from uaihost.workspaces.own_repository import inner_record, object_form
 from uaihost.workspaces.places import Places, Record
 from uaihost.workspaces.safe_git import Git, GitFailed
-from uaihost.workspaces.snapshot import Snapshot, Snapshots, inner_record, object_form
+from uaihost.workspaces.snapshot import Snapshot, Snapshots
 from uaihost.workspaces.vault import Vault
 
 log = Logger()

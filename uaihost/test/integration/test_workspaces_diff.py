@@ -286,7 +286,7 @@ class FreshTests(WorkspacesCase):
         """What an index of earlier tells may be from the future: all is compared again."""
         copy = await self.prepared()
         drift = 0.0
-        trees = self.workspaces._snapshots._seen
+        trees = self.workspaces._snapshots.looks.trees
         trees._drift = lambda: drift
         await self.changes()
         (index,) = self.tasks.glob("*/git/*/seen.git/index")
