@@ -19,15 +19,16 @@ from uaihost.credentials.graphql_rules import Refused, Repository
 # Without a repository: who one is, what is left of the hour's requests, what the server is.
 _GENERAL = frozenset({"/", "/user", "/rate_limit", "/meta", "/versions"})
 
-# Below /repos/OWNER/NAME, what may be read.
+# Below /repos/OWNER/NAME, what may be read. A colon in a comparison would name another one's fork.
 _READ = re.compile(
     r"(|/assignees|/branches(/[^/]+)?|/check-(runs|suites)/\d+(/(annotations|check-runs))?|"
     r"/commits(/[^/]+(/(status|statuses|check-runs|check-suites|comments|pulls|branches-where-head))?)?|"
-    r"/compare/[^/]+|/contents(/.*)?|/contributors|/git/(refs|ref|matching-refs|trees|blobs|commits|tags)(/.*)?|"
+    r"/compare/((?!%3[aA])[^/:])+|/contents(/.*)?|/contributors|/git/(refs|ref|matching-refs|trees|blobs|commits|tags)(/.*)?|"
     r"/issues(/comments)?(/\d+(/(comments|events|labels|timeline))?)?|/labels(/[^/]+)?|/languages|/license|"
     r"/milestones(/\d+)?|/pulls(/comments)?(/\d+(/(commits|files|comments|reviews(/\d+(/comments)?)?|"
     r"requested_reviewers))?)?|/readme|/releases(/(\d+|latest|tags/[^/]+))?|/tags|/topics|"
-    r"/actions/(runs|workflows)(/[^/]+(/(jobs|runs|timing|attempts/\d+(/jobs)?))?)?|/actions/jobs/\d+)\Z"
+    r"/actions/(runs|workflows)(/[^/]+(/(jobs|runs|timing|artifacts|attempts/\d+(/jobs)?))?)?|"
+    r"/actions/jobs/\d+|/actions/artifacts(/\d+)?)\Z"
 )
 # Below it as well, what may be changed, by method.
 _WRITE = {
@@ -40,8 +41,8 @@ _WRITE = {
         r"(/issues/\d+/(labels/[^/]+|assignees)|/pulls/\d+/requested_reviewers)\Z",
     ),
 }
-# Logs, which lie in a store for large things.
-_STORED = re.compile(r"/actions/(runs/\d+(/attempts/\d+)?|jobs/\d+)/logs\Z")
+# Logs and artefacts, which lie in a store for large things.
+_STORED = re.compile(r"/actions/((runs/\d+(/attempts/\d+)?|jobs/\d+)/logs|artifacts/\d+/zip)\Z")
 _REVIEW = re.compile(r"/pulls/\d+/reviews\Z")
 _REPOSITORY = re.compile(r"/repos/([A-Za-z0-9_.-]{1,100})/([A-Za-z0-9_.-]{1,100})(/.*)?\Z")
 # What a path may hold as it stands on the wire (RFC 3986, section 3.3).

@@ -143,7 +143,7 @@ class TaskBroker:
             served.counter.desk.grant = served.agent.grant = grant
             if all((folder / name).is_socket() for name in (GIT_SOCKET, SSH_SOCKET)):
                 return
-            served.close()
+            self.close(grant.task_id)
         counter, agent = self._counter(grant, self._forward), self._agent(grant)
         ports = self._listening(folder, {GIT_SOCKET: counter, SSH_SOCKET: agent}, _MODE)
         self._open[grant.task_id] = _Served(counter, agent, ports)

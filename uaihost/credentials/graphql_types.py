@@ -37,6 +37,7 @@ _DISCUSSED = {
     "reactionGroups": "Reactions",
     # Boards span repositories: of them only names are told.
     "projectCards": "[Card]",
+    "projectItems": "[Item]",
 }
 _DISCUSSED_PLAIN = (
     "id number title body bodyText state url createdAt updatedAt closedAt closed locked activeLockReason "
@@ -163,6 +164,7 @@ TYPES = {
     "ReviewRequest": _type("", requestedReviewer="Actor"),
     "Reactions": _type("content", users="[Actor]"),
     "Card": _type("", project="Named", column="Named"),
+    "Item": _type("id", project="Named"),
     "File": _type("path additions deletions changeType viewerViewedState"),
     "Language": _type("name color"),
     "Licence": _type("key name nickname spdxId"),

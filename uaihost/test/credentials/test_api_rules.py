@@ -50,7 +50,12 @@ class RouteTests(SynchronousTestCase):
             self.assertEqual(routed(method, path), Route(path, "o/r", True))
 
     def test_logs_are_kept_elsewhere(self) -> None:
-        for path in ("/actions/runs/1/logs", "/actions/runs/1/attempts/2/logs", "/actions/jobs/1/logs"):
+        for path in (
+            "/actions/runs/1/logs",
+            "/actions/runs/1/attempts/2/logs",
+            "/actions/jobs/1/logs",
+            "/actions/artifacts/1/zip",
+        ):
             route = routed("GET", f"/repos/o/r{path}")
             assert isinstance(route, Route)
             self.assertTrue(route.stored)
@@ -85,7 +90,9 @@ class RouteTests(SynchronousTestCase):
             ("GET", "/repos/o/r/actions/variables"),
             ("GET", "/repos/o/r/collaborators"),
             ("GET", "/repos/o/r/zipball/main"),
-            ("GET", "/repos/o/r/actions/artifacts/1/zip"),
+            ("GET", "/repos/o/r/compare/main...x:topic"),
+            ("GET", "/repos/o/r/compare/main...x%3Atopic"),
+            ("DELETE", "/repos/o/r/actions/artifacts/1"),
             ("POST", "/user/repos"),
             ("POST", "/repos/o/r/forks"),
             ("POST", "/repos/o/r/keys"),

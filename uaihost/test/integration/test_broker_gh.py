@@ -35,17 +35,25 @@ class GhTests(BrokerCase):
             ("pr checks 2", "tests\tpass"),
             ("pr view 2 --json title,state,headRefName,statusCheckRollup", '"state":"OPEN"'),
             ("pr comment 2 --body hello", "/comment/1"),
+            ("pr edit 2 --title Better", "/o/shop/pull/2"),
+            ("pr review 2 --comment --body hm", ""),
+            ("pr review 2 --request-changes --body no", ""),
+            ("pr diff 2", ""),
+            ("pr close 2", ""),
+            ("issue close 1", ""),
             ("issue list", "Issue 1 of o/shop"),
             ("issue view 1", "words"),
             ("issue create --title I --body B", "/o/shop/issues/"),
             ("issue comment 1 --body hello", "/comment/1"),
             ("repo view", "all of o/shop"),
             ("run list", "ci"),
+            ("run view 7", "ci"),
             ("api user", '"login": "ada"'),
             ("api repos/o/shop", "full_name"),
         ):
             self.assertIn(expected, await self.gh(words), words)
-        self.assertEqual(len(self.forge.data["o/shop"]["lists"][1]), 2)
+        pulls = self.forge.data["o/shop"]["lists"][1]
+        self.assertEqual([one["title"] for one in pulls], ["Better", "T"])
 
     async def test_what_no_agent_does(self) -> None:
         await self.gh("pr view 2")
