@@ -212,11 +212,13 @@ class Room:
         return governor.may_begin(self._books.spent, origin) and self.reviewing.may_begin(agent_id)
 
     def streamed(self, agent_id: str, message_id: str, text: str) -> None:
+        self._alarm.heard(agent_id)
         self._deltas.add(agent_id, message_id, text)
 
     async def record(
         self, agent_id: str, happened: Sequence[Happening], write: Callable[[Connection], None]
     ) -> Sequence[Decided]:
+        self._alarm.heard(agent_id)
         effects = self._effects()
         effects.writes.append(write)
         for happening in happened:

@@ -223,6 +223,57 @@ class BudgetTests(CrowdTests):
         self.assertIn("worked for 10 minutes", self.journal.texts("system")[-1])
 
 
+class SilenceTests(ChannelCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.engine.of("a").script["think"] = []
+        self.engine.of("a").script["build"] = [
+            {"type": "tool", "id": "t", "name": "Run", "detail": "make", "state": "started"}
+        ]
+        self.ensure(agent("a"))
+
+    def told(self) -> int:
+        return len([text for text in self.journal.texts("system") if "no sign of life" in text])
+
+    def wait(self, minutes: int) -> None:
+        for _ in range(minutes):
+            self.clock.advance(60)
+            self.tick(2)
+
+    def test_one_that_thinks_in_silence_is_told_of_once_for_each_silence(self) -> None:
+        self.deliver("think")
+        self.wait(9)
+        self.assertEqual(self.told(), 0)
+        self.engine.of("a").print(type="delta", text="hm")
+        self.wait(9)
+        self.assertEqual(self.told(), 0)
+        self.wait(30)
+        self.assertEqual(self.told(), 1)
+        self.assertIn("/interrupt @a", self.journal.texts("system")[-1])
+        self.engine.of("a").print(type="delta", text="hm")
+        self.wait(12)
+        self.assertEqual(self.told(), 2)
+
+    def test_a_long_command_and_one_that_rests_are_not(self) -> None:
+        self.wait(30)
+        self.deliver("build")
+        self.tick()
+        self.assertEqual(self.states(), [("a", "tool")])
+        self.wait(30)
+        self.assertEqual(self.told(), 0)
+
+    def test_a_daemon_that_comes_back_waits_anew(self) -> None:
+        self.deliver("think")
+        self.wait(9)
+        self.successResultOf(self.channels.stop())
+        self.channels = self.daemon()
+        self.successResultOf(self.channels.resume(["t1"]))
+        self.wait(9)
+        self.assertEqual(self.told(), 0)
+        self.wait(3)
+        self.assertEqual(self.told(), 1)
+
+
 class OrderTests(ChannelCase):
     def test_orders_are_answered_and_heard_by_no_agent(self) -> None:
         self.ensure(agent("a"))
