@@ -148,7 +148,8 @@ class Rooms:
             uid,
             gid,
             settings.local_repositories,
-            broker=self.proofs.broker,
+            self.proofs.environment(os.environ),
+            self.proofs.broker,
         )
         self.channels = Channels(
             database,
@@ -319,7 +320,7 @@ def rules_of(settings: Settings) -> Rules:
     budgets = Budgets(
         settings.budget_hops, settings.budget_turns, settings.budget_tokens, settings.budget_minutes
     )
-    return Rules(budgets, settings.permission_expiry)
+    return Rules(budgets, settings.permission_expiry, settings.co_author)
 
 
 def engine_address(settings: Settings) -> str:

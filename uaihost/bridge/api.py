@@ -20,7 +20,7 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from werkzeug.exceptions import HTTPException
 from zope.interface import implementer
 
-from uaihost.bridge import guard, store
+from uaihost.bridge import guard, pushes, store
 from uaihost.bridge.calls import Calls
 from uaihost.bridge.feed import Feed
 from uaihost.bridge.guard import Asked, Guard, LetIn, Refused
@@ -172,6 +172,11 @@ class Api:
     @app.route("/api/tasks/<task_id>/diff", methods=["GET"])
     async def diff(self, request: Request, task_id: str) -> bytes:
         return answer(request, await self._tasks.diff(task_id))
+
+    @app.route("/api/tasks/<task_id>/push", methods=["POST"])
+    async def push(self, request: Request, task_id: str) -> bytes:
+        wanted = body_of(request, pushes.Wanted)
+        return answer(request, await pushes.push(self._tasks, task_id, wanted))
 
     @app.route("/api/tasks/<task_id>/permissions/<request_id>", methods=["POST"])
     async def permission(self, request: Request, task_id: str, request_id: str) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -125,6 +125,10 @@ class Proofs:
         return (
             "This task has no owner's credentials." if user_id is None else await self.tokens.retry(user_id)
         )
+
+    def environment(self, environ: Mapping[str, str]) -> Mapping[str, str]:
+        """The daemon's, with whom its git is to trust: what is set there outranks git's own settings."""
+        return environ if self._ca_file is None else {**environ, "GIT_SSL_CAINFO": str(self._bundle)}
 
     @property
     def _bundle(self) -> Path:

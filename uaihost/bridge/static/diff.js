@@ -2,6 +2,7 @@
 
 import { get } from "./api.js";
 import { el, icon } from "./dom.js";
+import { Push } from "./push.js";
 
 // Lines of one file that are drawn before somebody asks for the rest.
 const FIRST_LINES = 600;
@@ -16,6 +17,7 @@ const REASONS = {
 export class Diff {
   constructor(task) {
     this.task = task;
+    this.push = new Push(task);
     this.node = el("section", { class: "diff", "aria-label": "Changes" });
     this.load();
   }
@@ -56,7 +58,7 @@ export class Diff {
       project.files.map((file) => this.file(file, closed)),
       project.truncated ? el("p", { class: "notice left-out" }, leftOut(project)) : null,
     ]);
-    this.node.replaceChildren(head, ...parts.flat(3).filter(Boolean));
+    this.node.replaceChildren(head, this.push.node, ...parts.flat(3).filter(Boolean));
   }
 
   file(file, closed) {

@@ -144,6 +144,7 @@ class RouteTests(ApiCase):
         for method, path, body, command, value in (
             ("POST", "messages", {"text": "hi"}, "channelDeliver", {"messageId": "m", "routedTo": []}),
             ("GET", "diff", None, "taskDiff", {"projects": []}),
+            ("POST", "push", {"pullRequest": True}, "taskPush", {"projects": []}),
             (
                 "POST",
                 "permissions/r1",
@@ -167,6 +168,14 @@ class RouteTests(ApiCase):
             self.answer(socket, sent, value)
             answer = connection.answer()
             self.assertEqual((answer.status, answer.json), (200, value), path)
+
+    def test_a_push_with_and_without_a_pull_request(self) -> None:
+        socket = self.connect()
+        task_id = self.ready(socket)
+        for body, more in (({}, {}), ({"pullRequest": True}, {"pullRequest": {}})):
+            self.send("POST", f"/api/tasks/{task_id}/push", body)
+            self.assertEqual(self.commands(socket)[-1]["args"], [{"taskId": task_id, **more}])
+        self.assertEqual(self.error("POST", f"/api/tasks/{task_id}/push", {"pullRequest": 1})[0], 400)
 
     def test_a_decision_says_how_long_it_counts_and_what_was_answered(self) -> None:
         socket = self.connect()

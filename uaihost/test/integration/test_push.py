@@ -64,7 +64,7 @@ class PushCase(TestCase):
             os.geteuid(),
             os.getegid(),
             (root,),
-            os.environ,
+            self.proofs.environment(os.environ),
             self.proofs.broker,
         )
         for user in ("ada", "eve"):
@@ -144,14 +144,6 @@ class PushTests(PushCase):
         mirrors = sorted(self.folders.mirrors.glob("*.git"))
         self.assertEqual(len(mirrors), 1)
         self.assertNotIn("eve", (mirrors[0] / "uai-askers").read_text())
-
-    async def test_a_token_that_ended_is_renewed_on_the_way(self) -> None:
-        copy = await self.prepared()
-        self.commit(copy)
-        token = await self.proofs.tokens.access("ada")
-        self.forge.model.accesses.pop(token)
-        self.proofs.tokens.refused("ada", token)
-        self.assertEqual((await self.push()).state, "pushed")
 
 
 class PullRequestTests(PushCase):
