@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
@@ -106,6 +107,8 @@ class TaskBroker:
         self._listen = listen or listener(reactor)
         self._open: dict[str, _Served] = {}
         self._numbers = itertools.count(1)
+        # Two who write the same file take turns.
+        self._putting = DeferredLock()
 
     def environment(self, own: Collection[str]) -> dict[str, str]:
         if not _OWN_TOKEN.isdisjoint(own):
@@ -137,7 +140,7 @@ class TaskBroker:
     async def open(self, grant: Grant) -> None:
         folder = self._folder(grant.task_id)
         await self._blocking.call(_make, folder, 0o755)
-        await self._blocking.call(_put_servers, folder, grant, await self._servers.read())
+        await self._put(folder, grant, await self._servers.read())
         served = self._open.get(grant.task_id)
         if served is not None:
             served.counter.desk.grant = served.agent.grant = grant
@@ -187,6 +190,8 @@ class TaskBroker:
                 (port,) = self._listening(folder, {SSH_SOCKET: agent}, _OWN_MODE)
                 closing.callback(port.stopListening)
                 yield Reach((), {"SSH_AUTH_SOCK": str(folder / SSH_SOCKET)})
+                # A server that was met for the first time: the task's own ssh may be next.
+                await self._servers.look()
         finally:
             closing.close()
             await self._blocking.call(shutil.rmtree, folder, ignore_errors=True)
@@ -210,10 +215,15 @@ class TaskBroker:
         for task_id, served in list(self._open.items()):
             grant = served.agent.grant
             try:
-                await self._blocking.call(_put_servers, self._folder(task_id), grant, known)
+                await self._put(self._folder(task_id), grant, known)
             except FileNotFoundError:
                 # It is being taken down.
                 continue
+
+    async def _put(self, folder: Path, grant: Grant, known: KnownHosts) -> None:
+        await self._putting.run(
+            lambda: Deferred.fromCoroutine(self._blocking.call(_put_servers, folder, grant, known))
+        )
 
     def _listening(
         self, folder: Path, factories: Mapping[str, IProtocolFactory], mode: int

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -43,11 +43,12 @@ class ServerFiles:
     def __init__(self, clock: Any, blocking: Blocking, files: Files) -> None:
         self._blocking = blocking
         self._files = files
+        self._turn = DeferredLock()
         self._seen: Marks | None = None
         # What was read, and when the files looked like that.
         self._kept: tuple[Marks, KnownHosts] | None = None
         self._told: Callable[[], Awaitable[None]] | None = None
-        self._looking = LoopingCall(lambda: Deferred.fromCoroutine(self._look()))
+        self._looking = LoopingCall(lambda: Deferred.fromCoroutine(self.look()))
         self._looking.clock = clock
 
     async def read(self) -> KnownHosts:
@@ -80,7 +81,9 @@ class ServerFiles:
             self._kept = seen, read(self._files.said, self._files.met)
         return self._kept[1]
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """Have they changed since the last look? Who wants to know has been told when this returns."""
+        await self._turn.acquire()
         try:
             seen = await self._blocking.call(marks, self._files)
             if seen != self._seen and self._told is not None:
@@ -89,6 +92,8 @@ class ServerFiles:
         except Exception:
             # The next look tries again.
             log.failure("what ssh in tasks knows of servers was not brought up to date")
+        finally:
+            self._turn.release()
 
 
 def marks(files: Files) -> Marks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
@@ -66,6 +67,14 @@ class ServerFilesTests(TestCase):
         self.clock.advance(LOOK)
         self.clock.advance(LOOK)
         self.assertEqual(self.told, 2)
+
+    def test_whoever_wrote_them_need_not_wait(self) -> None:
+        self.follow()
+        (self.ssh / "known_hosts").write_text("a")
+        self.successResultOf(ensureDeferred(self.files.look()))
+        self.assertEqual(self.told, 1)
+        self.clock.advance(LOOK)
+        self.assertEqual(self.told, 1)
 
     def test_who_failed_is_told_again(self) -> None:
         self.follow()
