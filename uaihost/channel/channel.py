@@ -57,10 +57,12 @@ class NoAccounts:
 
 @attrs.frozen
 class Rules:
-    """How crews are kept in bounds. expiry: of requests for leave, seconds."""
+    """What crews are held to. expiry: of requests for leave, seconds; co_author: whether commits name
+    the agent that made them."""
 
     budgets: Budgets = attrs.field(factory=Budgets)
     expiry: float = EXPIRY
+    co_author: bool = False
 
 
 class Channels:
@@ -92,7 +94,7 @@ class Channels:
         self._rules = rules or Rules()
         self._transcripts = Transcripts(reactor, store, journal, blocking, transcripts)
         accounts = accounts or NoAccounts()
-        self._launcher = Launcher(engine, blocking, tasks, accounts, self._provider)
+        self._launcher = Launcher(engine, blocking, tasks, accounts, self._provider, self._rules.co_author)
         self._around = Around(
             reactor,
             store,

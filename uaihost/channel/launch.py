@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from uaihost.agents.adapter import AgentSettings, Start
+from uaihost.agents.co_authors import VARIABLE, co_author
 from uaihost.blocking import Blocking
 from uaihost.interfaces import Account, Accounts, Engine
 from uaihost.state.channel import AgentRow
@@ -27,7 +28,9 @@ _SECRET = re.compile(rb"\{\{([a-z_]{1,32})\}\}")
 
 
 class Launcher:
-    """tasks: the folder that holds `<task id>/control`; provider: of a kind of agent, None for none."""
+    """tasks: the folder that holds `<task id>/control`; provider: of a kind of agent, None for none;
+    co_author: whether the commits of agents name them.
+    """
 
     def __init__(
         self,
@@ -36,12 +39,14 @@ class Launcher:
         tasks: Path,
         accounts: Accounts,
         provider: Callable[[str], str | None],
+        co_author: bool = False,
     ) -> None:
         self._engine = engine
         self._blocking = blocking
         self._tasks = tasks
         self._accounts = accounts
         self._provider = provider
+        self._co_author = co_author
 
     def settings(self, row: AgentRow, cwd: str) -> AgentSettings:
         """What the agent's adapter is made with."""
@@ -68,6 +73,8 @@ class Launcher:
             folder = self._tasks / task_id / "control" / "agents" / row.agent_id
             await self._blocking.call(_write, folder, start.files)
         env = {name: value for name, value in start.env.items() if value}
+        if self._co_author:
+            env[VARIABLE] = co_author(row.kind)
         away = [name for name, value in start.env.items() if not value and name not in secrets]
         argv = (
             [*("env", *(word for name in away for word in ("-u", name))), *start.argv] if away else start.argv

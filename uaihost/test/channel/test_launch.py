@@ -98,6 +98,16 @@ class StartTests(LaunchCase):
         self.assertEqual(started.argv, [*keeper.split(), "claude", "--verbose"])
         self.assertIsNone(started.env)
 
+    def test_commits_name_the_agent_where_that_is_wanted(self) -> None:
+        for kind, name in (
+            ("claude", "Claude <noreply@anthropic.com>"),
+            ("goose", "goose <goose@agents.invalid>"),
+        ):
+            launcher = Launcher(self.engine, Inline(), self.folder, self.accounts, {}.get, co_author=True)
+            row = attrs.evolve(ROW, kind=kind)
+            self.successResultOf(launcher.start("t1", row, "/workspace/app", Start(("agent",))))
+            self.assertEqual(self.engine.started_with[-1].env, {"UAI_CO_AUTHOR": name})
+
     def test_an_empty_value_takes_a_variable_of_the_container_away(self) -> None:
         started = self.start(Start(("claude",), {"A": "1", "B": "", "C": ""}))
         self.assertEqual(started.argv[-6:], ["env", "-u", "B", "-u", "C", "claude"])
