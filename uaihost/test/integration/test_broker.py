@@ -114,7 +114,7 @@ class BrokerCase(TestCase):
         path = self.folders.run(task_id) / "forge.sock"
         listening = reactor.listenUNIX(str(path), ProxyFactory("127.0.0.1", port), mode=0o666)
         self.addCleanup(listening.stopListening)
-        (self.folders.run(task_id) / "relay.py").write_text(_RELAY)
+        (self.folders.run(task_id) / "relay.py").write_text(RELAY)
         await self.prints(
             f"setsid python3 /run/uai/relay.py {port} >/dev/null 2>&1 & "
             f"until curl -s --cacert {CA} {self.forge.url}/ >/dev/null; do sleep 0.05; done",
@@ -268,7 +268,7 @@ class HostTests(BrokerCase):
 
 
 _NAMES = {f"GIT_{role}_{what}": "a@b" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-_RELAY = """
+RELAY = """
 import socket, sys, threading
 def pump(a, b):
     while data := a.recv(65536):
