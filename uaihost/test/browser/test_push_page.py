@@ -29,10 +29,10 @@ PULL = {"number": 7, "url": "https://github.com/o/shop/pull/7", "created": True}
 
 
 class PushPageTests(PageCase):
-    async def opened(self) -> Any:
+    async def opened(self, name: str) -> Any:
         self.host.answers["taskDiff"] = lambda frame: {"ok": True, "value": {"projects": [DIFF]}}
         await self.host.connect()
-        browser = await self.browser("push")
+        browser = await self.browser(name)
         await log_in(browser, self.plan())
         await browser.do("click", "#new")
         await browser.do("fill", "#repo", "https://github.com/o/shop")
@@ -54,7 +54,7 @@ class PushPageTests(PageCase):
         return asked
 
     async def test_a_branch_and_its_pull_request(self) -> None:
-        browser = await self.opened()
+        browser = await self.opened("push")
         asked = self.pushes({**DONE, "pullRequest": PULL})
         await browser.do("click", ".push button")
         await browser.see(".pushed li:has-text('fix/menu is at github.com/o/shop.')")
@@ -73,13 +73,13 @@ class PushPageTests(PageCase):
         self.assertEqual(await browser.do("problems"), [])
 
     async def test_what_fails_says_why_and_can_be_tried_again(self) -> None:
-        browser = await self.opened()
+        browser = await self.opened("push-failed")
         error = {"code": "conflict", "message": "fix/menu has commits that the task's has not"}
         self.pushes({"id": "p1", "slug": "shop", "pushed": False, "error": error})
         await browser.do("click", ".push button")
         await browser.see(".pushed .failed:has-text('has commits that the task')")
-        refusal = {"code": "unavailable", "message": "the server cannot be reached"}
-        self.host.answers["taskPush"] = lambda frame: {"ok": False, "error": refusal}
+        refusal = {"ok": False, "code": "unavailable", "message": "the server cannot be reached"}
+        self.host.answers["taskPush"] = lambda frame: refusal
         await browser.do("click", ".push button")
         await browser.see(".push [role=alert]:has-text('The server cannot be reached.')")
         await browser.shot("push-failed")
