@@ -172,7 +172,8 @@ class RouteTests(ApiCase):
     def test_a_push_with_and_without_a_pull_request(self) -> None:
         socket = self.connect()
         task_id = self.ready(socket)
-        for body, more in (({}, {}), ({"pullRequest": True}, {"pullRequest": {}})):
+        asked: list[tuple[Any, dict[str, Any]]] = [({}, {}), ({"pullRequest": True}, {"pullRequest": {}})]
+        for body, more in asked:
             self.send("POST", f"/api/tasks/{task_id}/push", body)
             self.assertEqual(self.commands(socket)[-1]["args"], [{"taskId": task_id, **more}])
         self.assertEqual(self.error("POST", f"/api/tasks/{task_id}/push", {"pullRequest": 1})[0], 400)
