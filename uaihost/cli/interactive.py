@@ -35,7 +35,7 @@ KIND = "standard"
 
 _ESCAPE = re.compile(r"\x1b(\[[0-9;?<>=]*[A-Za-z]|\][^\x07\x1b]*(\x07|\x1b\\)|[()][A-Z0-9]|[=>78])")
 # Programs that draw their screen move right, or begin a line anew, where others print a space or an end.
-_SPACE = re.compile(r"\x1b\[[0-9]*C")
+_SPACE = re.compile(r"\x1b\[[0-9]*[CG]")
 _END = re.compile(r"\r*\n|\r")
 _TOKEN = re.compile(r"sk-ant-oat[0-9]{2}-[A-Za-z0-9_-]+")
 _REST = re.compile(r"[A-Za-z0-9_-]+")

@@ -3,13 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import re
-import select
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from secrets import token_hex
 from sqlite3 import Connection
@@ -33,22 +26,13 @@ from uaihost.state import accounts as table
 from uaihost.state.database import Database
 from uaihost.test.integration.bridged_engine import BridgedEngine, gateway
 from uaihost.test.integration.codex_issuer import ACCOUNT, USER_CODE, CodexIssuer
-from uaihost.test.integration.engine import CHECKOUT, docker_host, real_engine, standard_image
+from uaihost.test.integration.engine import docker_host, real_engine, standard_image
+from uaihost.test.integration.sign_in_person import Person, signs_in
 from uaihost.test.support import short_folder
 
 T = TypeVar("T")
 
 AGENTS = 20
-# Seconds for a sign-in: the image is there, a container and Codex start.
-PATIENCE = 120.0
-SIGN_IN = """
-import json, sys
-from uaihost.cli import interactive
-from uaihost.test.integration.bridged_engine import BridgedEngine
-interactive.DockerEngine = BridgedEngine
-form, secrets = interactive.sign_in("codex", sys.argv[2:])
-open(sys.argv[1], "w").write(json.dumps([form, secrets]))
-"""
 
 
 class Killed(Exception):
@@ -202,7 +186,7 @@ class ExchangeTests(CodexCase):
 
 class SignInTests(CodexCase):
     async def test_its_own_sign_in_by_a_code_gives_a_login_that_can_be_renewed(self) -> None:
-        (auth,) = await deferToThread(self.sign_in, await docker_host())
+        auth = await deferToThread(self.sign_in, await docker_host())
         found = login(auth)
         self.assertEqual(found["account_id"], ACCOUNT)
         self.assertIn("authorization_code", self.issuer.asked)
@@ -212,35 +196,15 @@ class SignInTests(CodexCase):
         self.assertEqual(self.issuer.exchanges, 1)
         self.assertNotIn(b"refresh-", (self.folder / "state.db").read_bytes())
 
-    def sign_in(self, engine: str) -> tuple[str]:
+    def sign_in(self, engine: str) -> str:
         """As a person does it: the program shows a code, which they type at the service's page."""
-        master, terminal = pty.openpty()
-        result = self.folder / "result"
-        argv = [sys.executable, "-c", SIGN_IN, str(result), "--experimental_issuer", self.issuer.url]
-        env = {**os.environ, "DOCKER_HOST": engine, "UAI_DATA_DIR": str(self.folder / "data")}
-        process = subprocess.Popen(
-            argv, stdin=terminal, stdout=terminal, stderr=terminal, env=env, cwd=CHECKOUT
-        )
-        os.close(terminal)
-        shown, end = b"", time.monotonic() + PATIENCE
-        try:
-            while process.poll() is None and time.monotonic() < end:
-                ready, _, _ = select.select([master], [], [], 0.2)
-                if ready:
-                    try:
-                        shown += os.read(master, 4096)
-                    except OSError:
-                        break
-                plain = re.sub(rb"\x1b\[[0-9;]*m", b"", shown).decode("utf-8", "replace")
-                if USER_CODE in plain and not self.issuer.approved.is_set():
-                    self.assertIn(self.issuer.url, plain)
-                    self.issuer.approved.set()
-            status = process.wait(timeout=30)
-        finally:
-            process.kill()
-            process.wait()
-            os.close(master)
-        self.assertEqual(status, 0, shown.decode("utf-8", "replace"))
-        form, secrets = json.loads(result.read_text())
+
+        def does(person: Person) -> None:
+            if USER_CODE in person.shown and not self.issuer.approved.is_set():
+                self.assertIn(self.issuer.url, person.shown)
+                self.issuer.approved.set()
+
+        words = ("--experimental_issuer", self.issuer.url)
+        form, secrets = signs_in(self.folder, engine, "codex", *words, more={}, does=does)
         self.assertEqual(form, "login")
-        return (secrets["auth"],)
+        return str(secrets["auth"])

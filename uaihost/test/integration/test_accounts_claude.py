@@ -1,0 +1,42 @@
+"""Claude's own program gives its long-lived token to the sign-in of the command line, in a real container."""
+
+from __future__ import annotations
+
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from uaihost.credentials.formats import check_value
+from uaihost.test.integration.bridged_engine import gateway
+from uaihost.test.integration.claude_issuer import CODE, TOKEN, ClaudeIssuer
+from uaihost.test.integration.engine import docker_host, standard_image
+from uaihost.test.integration.sign_in_person import COLUMNS, Person, signs_in
+from uaihost.test.support import short_folder
+
+
+class SetupTokenTests(TestCase):
+    timeout = 300
+
+    async def setUp(self) -> None:  # type: ignore[override]
+        await standard_image(self)
+        self.engine = await docker_host()
+        self.folder = short_folder(self)
+        self.issuer = ClaudeIssuer(await deferToThread(gateway, self.engine), self.folder)
+        self.addCleanup(self.issuer.stop)
+        self.typed = False
+
+    def does(self, person: Person) -> None:
+        """Open the page that is named, and paste the code that it gives."""
+        if "Paste code" in person.shown and not self.typed:
+            self.typed = True
+            self.assertRegex(person.shown, r"https://[a-z.]+/[a-z/]*oauth/authorize\?")
+            person.type(f"{CODE}#state\r")
+
+    async def test_the_token_that_it_shows_is_taken_over_whole(self) -> None:
+        form, secrets = await deferToThread(
+            signs_in, self.folder, self.engine, "claude", more=self.issuer.environment, does=self.does
+        )
+        self.assertEqual((form, secrets), ("token", {"token": TOKEN}))
+        self.assertGreater(len(TOKEN), COLUMNS, "the terminal breaks it")
+        check_value("claude", "token", secrets["token"], strict=True)
+        (asked,) = self.issuer.exchanged
+        self.assertEqual((asked["grant_type"], asked["code"]), ("authorization_code", CODE))
