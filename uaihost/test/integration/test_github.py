@@ -70,7 +70,7 @@ class HttpsTests(ServerCase):
         self.assertEqual(len(self.api.asked), 1)
 
     async def test_a_server_that_never_answers(self) -> None:
-        self.patch(github_exchange, "TIMEOUT", 0.3)
+        self.patch(github_http, "TIMEOUT", 0.3)
         self.api.silent = True
         error = await self.refused(self.server(), Unanswered)
         self.assertTrue(error.sent)
