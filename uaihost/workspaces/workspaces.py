@@ -17,7 +17,7 @@ import attrs
 from uaihost.blocking import Blocking
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Say
-from uaihost.proofs import Broker, Reach
+from uaihost.proofs import Broker
 from uaihost.workspaces import task_files, upkeep
 from uaihost.workspaces.copies import Copies, Identity, WorkCopy
 from uaihost.workspaces.diff import UNREAD, Diffs
@@ -180,7 +180,7 @@ class Workspaces:
             return
         async with self._broker.reach(user_id, repository.url) as reach:
             # One without credentials asks as this host does.
-            asker = user_id if reach != Reach() else ""
+            asker = user_id if reach.env else ""
             yield attrs.evolve(repository, asker=asker, reach=reach)
 
     async def maintain(self) -> None:
