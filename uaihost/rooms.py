@@ -130,8 +130,9 @@ class Rooms:
         self.proofs = Proofs(
             reactor,
             SystemRandom().random,
-            # Threads of their own: nobody's sign-in waits until trees are copied.
+            # Threads of their own: nobody's sign-in waits until trees are copied, or requests are read.
             ground.threads("proofs", PROOF_THREADS),
+            ground.threads("requests", 1),
             database,
             self.keys.sealer,
             folders,

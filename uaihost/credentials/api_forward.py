@@ -21,6 +21,7 @@ from twisted.web.http import Request
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 
+from uaihost.blocking import Blocking
 from uaihost.credentials import graphql_rules
 from uaihost.credentials.api_rules import Api
 from uaihost.credentials.graphql_rules import Refused, Repository
@@ -77,10 +78,12 @@ class _Asked:
 
 
 class ApiForward:
-    """The way to one GitHub. agent: makes the connections, and knows whom to trust."""
+    """The way to one GitHub. reading: where GraphQL is read, which takes up to a tenth of a second. agent:
+    makes the connections, and knows whom to trust."""
 
-    def __init__(self, clock: Any, agent: IAgent, tokens: Tokens, api: Api) -> None:
+    def __init__(self, clock: Any, reading: Blocking, agent: IAgent, tokens: Tokens, api: Api) -> None:
         self._clock = clock
+        self._reading = reading
         self._agent = agent
         self._tokens = tokens
         self._api = api
@@ -93,14 +96,14 @@ class ApiForward:
             HostError: `unavailable`, there is no token.
         """
         method = request.method.decode("ascii", "replace")
-        try:
-            asked = self._asked(desk, request, method, body)
-        except Refused as error:
-            path = request.uri.decode("latin-1").partition("?")[0]
-            desk.note("api", self._api.host, f"{method} {path}", f"refused: {error}")
-            raise
         await desk.turns.acquire()
         try:
+            try:
+                asked = await self._asked(desk, request, method, body)
+            except Refused as error:
+                path = request.uri.decode("latin-1").partition("?")[0]
+                desk.note("api", self._api.host, f"{method} {path}", f"refused: {error}")
+                raise
             response = await self._ask(desk, method, asked, request)
             desk.note("api", self._api.host, f"{method} {asked.path}", _outcome(response.code))
             if asked.stored and response.code in (301, 302, 303, 307, 308):
@@ -114,17 +117,17 @@ class ApiForward:
                 return
             answer = await _whole(response)
             if response.code == 200:
-                desk.learn(asked.request.learn(answer))
+                desk.learn(await self._reading.call(asked.request.learn, answer))
             request.write(answer)
         finally:
             desk.turns.release()
 
-    def _asked(self, desk: Desk, request: Request, method: str, body: bytes) -> _Asked:
+    async def _asked(self, desk: Desk, request: Request, method: str, body: bytes) -> _Asked:
         host = (request.getHeader("host") or "").lower()
         target = request.uri.decode("latin-1")
         route = self._api.route(method, host, target, body, desk.granted)
         if route == "graphql":
-            read = graphql_rules.check(body, desk.granted, desk.known)
+            read = await self._reading.call(graphql_rules.check, body, desk.granted, desk.known)
             return _Asked(self._api.graphql_url, read.body, f"graphql {read.name}", request=read)
         return _Asked(self._api.url + route.path, body, route.path.partition("?")[0], route.stored)
 

@@ -140,6 +140,8 @@ class TaskBroker:
     async def open(self, grant: Grant) -> None:
         folder = self._folder(grant.task_id)
         await self._blocking.call(_make, folder, 0o755)
+        # The container comes in by its mount; nobody else of this machine may come by the folders above.
+        await self._blocking.call(self._folders.task(grant.task_id).chmod, 0o700)
         await self._put(folder, grant, await self._servers.read())
         served = self._open.get(grant.task_id)
         if served is not None:

@@ -20,11 +20,13 @@ from uaihost.credentials.graphql_types import MUTATIONS, PAGE, TYPES, Type
 # A repository: its owner and its name, both in small letters, because GitHub does not tell them apart.
 Repository = tuple[str, str]
 
-# gh's longest query has a few hundred words. Depth is bounded by the table, and for fragments by this.
-MAX_TOKENS = 5000
+# gh's longest query has some hundred words in 4 KiB; long texts are variables. Depth is bounded by the table,
+# and for fragments by this.
+MAX_LENGTH = 64 << 10
+MAX_TOKENS = 2500
 MAX_DEPTH = 40
 # Fields with all fragments written out: a fragment that is used twice in one that is used twice grows fast.
-MAX_FIELDS = 20_000
+MAX_FIELDS = 10_000
 # Identifiers that are read out of one answer.
 MAX_LEARNT = 10_000
 
@@ -88,6 +90,10 @@ def check(body: bytes, granted: Container[Repository], known: Container[str]) ->
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise Refused("it is no GraphQL request in JSON") from None
     try:
+        if len(query) > MAX_LENGTH:
+            raise Refused(
+                f"its query is longer than {MAX_LENGTH} characters; long texts belong into variables"
+            )
         document = parse(query, no_location=True, max_tokens=MAX_TOKENS)
         operation = _operation(document)
         _Walk(_fragments(document), _values(operation, variables), granted, known).operation(operation)

@@ -54,8 +54,8 @@ class Settings(Protocol):
 class Proofs:
     """tokens, ssh: what users have; broker: what is done with it; audit: what was done.
 
-    shim: the folder of the programs that containers run. note: a task's id and a line for its channel; it
-    does not raise.
+    blocking: for files; reading: one thread, for what tasks ask GitHub. shim: the folder of the programs that
+    containers run. note: a task's id and a line for its channel; it does not raise.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Proofs:
         reactor: Any,
         random: Callable[[], float],
         blocking: Blocking,
+        reading: Blocking,
         store: Store,
         sealer: Callable[[], Awaitable[Sealer]],
         folders: Folders,
@@ -100,7 +101,7 @@ class Proofs:
             folders,
             self.tokens,
             self.ssh,
-            ApiForward(reactor, agent, self.tokens, api),
+            ApiForward(reactor, reading, agent, self.tokens, api),
             ServerFiles(reactor, blocking, files),
             self.audit,
             helper=shim / "credential.py",

@@ -64,6 +64,7 @@ class BrokerCase(TestCase):
     def make(self, **changed: Any) -> TaskBroker:
         forward = ApiForward(
             self.clock,
+            Inline(),
             StubGitHub(),  # type: ignore[arg-type]
             self.tokens,
             Api("https://github.com", "https://api.github.com"),
@@ -117,6 +118,7 @@ class TaskTests(BrokerCase):
         self.assertEqual({path.name for path in folder.iterdir()}, {"git.sock", "ssh.sock", "known_hosts"})
         self.assertEqual({port.mode for port in self.ports.values()}, {0o666})
         self.assertEqual(folder.stat().st_mode & 0o777, 0o755)
+        self.assertEqual(self.folders.task("t1").stat().st_mode & 0o777, 0o700)
         self.assertIn("github.com ssh-ed25519 ", (folder / "known_hosts").read_text())
         self.assertIsInstance(self.ports[folder / "ssh.sock"].factory, AgentFactory)
         self.assertIn(b"password=ada-1", self.answered(folder / "git.sock"))

@@ -9,6 +9,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from uaihost.blocking import Inline
 from uaihost.credentials import counter as module
 from uaihost.credentials.api_forward import AT_ONCE, LONGEST_ANSWER, ApiForward
 from uaihost.credentials.api_rules import Api
@@ -32,7 +33,7 @@ class CounterCase(SynchronousTestCase):
             lambda: self.tokens.host(self.desk.grant.user_id),
             lambda *words: self.noted.append(words),
         )
-        forward = ApiForward(self.clock, self.github, self.tokens, Api("https://github.com", URL))  # type: ignore[arg-type]
+        forward = ApiForward(self.clock, Inline(), self.github, self.tokens, Api("https://github.com", URL))  # type: ignore[arg-type]
         self.counter = Counter(self.clock, self.desk, self.tokens, forward)
         self.client = Client(self.counter)
 

@@ -38,8 +38,8 @@ _ENVIRONMENT = {
 
 class Forge(GitHubApi):
     """members: who may do anything with a repository, `owner/name`. seen: each request that came with a
-    token: that, the method and the path. asked_graphql: bodies. refuse: so many requests of git are refused
-    as if their token had ended. data: what there is to be asked for, by repository.
+    token: that, the method and the path. asked_graphql: bodies. data: what there is to be asked for, by
+    repository.
     """
 
     def __init__(self, case: TestCase, folder: Path) -> None:
@@ -48,7 +48,6 @@ class Forge(GitHubApi):
         self.members: dict[str, set[str]] = {}
         self.seen: list[tuple[str, str, str]] = []
         self.asked_graphql: list[Json] = []
-        self.refuse = 0
         self.data: dict[str, Json] = {}
         api = self.root.children[b"api"]
         api.putChild(b"graphql", _GraphQL(self))
@@ -104,8 +103,7 @@ class _Git(_Page):
     def render(self, request: Request) -> Any:
         login, path = self.forge.login(request), request.path.decode()
         name = "/".join(path.strip("/").split("/")[:2]).lower().removesuffix(".git")
-        if login is None or self.forge.refuse > 0:
-            self.forge.refuse -= login is not None
+        if login is None:
             request.setResponseCode(401)
             request.setHeader("www-authenticate", 'Basic realm="GitHub"')
             return b""

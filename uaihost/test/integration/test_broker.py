@@ -77,6 +77,7 @@ class BrokerCase(TestCase):
             reactor,
             Random(1).random,
             self.threads,
+            self.threads,
             self.store,
             sealer,
             self.folders,

@@ -48,6 +48,7 @@ class PushCase(TestCase):
             reactor,
             Random(1).random,
             threads,
+            threads,
             MemoryStore(),
             key,
             self.folders,
