@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,12 +19,31 @@ from uaihost.credentials.counter import BURST, CONNECTIONS, IDLE, KNOWN, LONGEST
 from uaihost.proofs import Grant
 from uaihost.test.credentials.github_stub import Answer, Client, StubGitHub, StubTokens, answer
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 REPOSITORY = '{ repository(owner: "o", name: "r") { id pullRequest(number: 1) { id title } } }'
 URL = "https://api.github.com"
 
 
+class Reading(Inline):
+    """Holds what it is asked for while `hold` is set."""
+
+    def __init__(self) -> None:
+        self.hold = False
+        self.held: list[Deferred[None]] = []
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self.hold:
+            waiting: Deferred[None] = Deferred()
+            self.held.append(waiting)
+            await waiting
+        return function(*args, **kwargs)
+
+
 class CounterCase(SynchronousTestCase):
     def setUp(self) -> None:
+        self.reading = Reading()
         self.clock = Clock()
         self.tokens = StubTokens()
         self.github = StubGitHub()
@@ -33,7 +54,9 @@ class CounterCase(SynchronousTestCase):
             lambda: self.tokens.host(self.desk.grant.user_id),
             lambda *words: self.noted.append(words),
         )
-        forward = ApiForward(self.clock, Inline(), self.github, self.tokens, Api("https://github.com", URL))  # type: ignore[arg-type]
+        agent: Any = self.github
+        api = Api("https://github.com", URL)
+        forward = ApiForward(self.clock, self.reading, agent, self.tokens, api)
         self.counter = Counter(self.clock, self.desk, self.tokens, forward)
         self.client = Client(self.counter)
 
@@ -273,6 +296,18 @@ class BoundTests(CounterCase):
         self.github.waiting[0].callback(answer({}))
         self.assertEqual(len(self.github.waiting), AT_ONCE + 1)
         self.assertEqual(clients[0].said()[0], 200)
+
+    def test_requests_are_read_elsewhere_and_few_of_a_task_at_once(self) -> None:
+        clients = [Client(self.counter) for _ in range(AT_ONCE + 1)]
+        self.reading.hold = True
+        for client in clients:
+            self.graphql(REPOSITORY, client)
+        self.assertEqual((len(self.reading.held), self.github.asked), (AT_ONCE, []))
+        self.reading.hold = False
+        self.github.answers.append(answer({"data": {}}))
+        self.reading.held[0].callback(None)
+        self.assertEqual(clients[0].said()[0], 200)
+        self.assertEqual(len(self.github.asked), 2)
 
     def test_the_oldest_identifiers_are_forgotten(self) -> None:
         self.patch(module, "KNOWN", 3)

@@ -89,6 +89,15 @@ class QueryTests(Case):
         ):
             self.refused(query)
 
+    def test_what_would_take_long_to_read(self) -> None:
+        self.assertIn("is longer than", self.refused('"' + "x" * 100_000))
+        self.assertIn("more than", self.refused("{ viewer { " + "id " * 5000 + "} }"))
+        used = "".join(f"p{number}: pullRequest(number: {number}) {{ ...a }} " for number in range(90))
+        many = "fragment a on PullRequest { " + "title " * 200 + "}"
+        self.assertIn(
+            "too large", self.refused(f'{{ repository(owner: "o", name: "r") {{ {used} }} }} {many}')
+        )
+
     def test_fragments_count_where_they_are_used(self) -> None:
         query = '{ repository(owner: "o", name: "r") { ...f parent { ...f } } } fragment f on Repository '
         asked(query + "{ id name }")
