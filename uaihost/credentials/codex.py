@@ -29,6 +29,8 @@ HOME = f"{MEMORY}/codex"
 LIMITS = Limits(memory=1 << 30, cpus=1.0, pids=256, shm=16 << 20)
 # Seconds that a token counts for whose end is not told.
 UNTOLD = 3600.0
+# The year 3000, seconds since the epoch: a later end is a mistake.
+LATEST = 32_503_680_000.0
 
 
 def login(auth: str) -> dict[str, str]:
@@ -140,8 +142,10 @@ def _expires(access: str, renewed: Any) -> float:
     try:
         payload = access.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return float(claims["exp"])
-    except (ValueError, IndexError, KeyError, TypeError):
+        ends = float(claims["exp"])
+        if 0 <= ends < LATEST:
+            return ends
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError):
         pass
     try:
         return datetime.fromisoformat(str(renewed).replace("Z", "+00:00")).timestamp() + UNTOLD

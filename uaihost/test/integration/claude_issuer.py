@@ -1,6 +1,7 @@
 """The services that Claude's program asks when it signs in, behind a proxy of ours.
 
-The program names them itself. Whatever it asks of anybody ends here: it is told to use this proxy, and to trust its certificate.
+The program names them itself. Whatever it asks of anybody ends here: it is told to use this proxy, and to
+trust its certificate.
 """
 
 from __future__ import annotations
