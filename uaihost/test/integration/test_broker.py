@@ -48,6 +48,8 @@ class BrokerCase(TestCase):
     """Two users, ada and eve, each with a task: ada's has o/shop, eve's o/eve. o/other is ada's as well."""
 
     timeout = 120
+    # The GitHub of the settings, when it is not the forge's own address.
+    github = ""
 
     async def setUp(self) -> None:  # type: ignore[override]
         self.root = short_folder(self)
@@ -72,7 +74,7 @@ class BrokerCase(TestCase):
         async def sealer() -> Sealer:
             return self.sealer
 
-        settings = _Settings(self.forge.ca_file, self.forge.url, self.forge.api_url)
+        settings = _Settings(self.forge.ca_file, self.github or self.forge.url, self.forge.api_url)
         proofs = Proofs(
             reactor,
             Random(1).random,

@@ -6,6 +6,33 @@ import json
 
 from uaihost.test.integration.test_broker import BrokerCase
 
+# What agents ask for, and what stands in the answer.
+WORK = (
+    ("pr create --title T --body B", "/o/shop/pull/3"),
+    ("pr view 3", "B"),
+    ("pr view 2 --comments", ""),
+    ("pr list", "PullRequest 2 of o/shop"),
+    ("pr status", "Relevant pull requests in o/shop"),
+    ("pr checks 2", "tests\tpass"),
+    ("pr view 2 --json title,state,headRefName,statusCheckRollup", '"state":"OPEN"'),
+    ("pr comment 2 --body hello", "/comment/1"),
+    ("pr edit 2 --title Better", "/o/shop/pull/2"),
+    ("pr review 2 --comment --body hm", ""),
+    ("pr review 2 --request-changes --body no", ""),
+    ("pr diff 2", ""),
+    ("pr close 2", ""),
+    ("issue close 1", ""),
+    ("issue list", "Issue 1 of o/shop"),
+    ("issue view 1", "words"),
+    ("issue create --title I --body B", "/o/shop/issues/"),
+    ("issue comment 1 --body hello", "/comment/1"),
+    ("repo view", "all of o/shop"),
+    ("run list", "ci"),
+    ("run view 7", "ci"),
+    ("api user", '"login": "ada"'),
+    ("api repos/o/shop", "full_name"),
+)
+
 
 class GhTests(BrokerCase):
     async def setUp(self) -> None:  # type: ignore[override]
@@ -26,31 +53,7 @@ class GhTests(BrokerCase):
         await self.prints(
             "cd shop && git checkout -qb fix && git commit -qm two --allow-empty && git push -q -u origin fix"
         )
-        for words, expected in (
-            ("pr create --title T --body B", "/o/shop/pull/3"),
-            ("pr view 3", "B"),
-            ("pr view 2 --comments", ""),
-            ("pr list", "PullRequest 2 of o/shop"),
-            ("pr status", "Relevant pull requests in o/shop"),
-            ("pr checks 2", "tests\tpass"),
-            ("pr view 2 --json title,state,headRefName,statusCheckRollup", '"state":"OPEN"'),
-            ("pr comment 2 --body hello", "/comment/1"),
-            ("pr edit 2 --title Better", "/o/shop/pull/2"),
-            ("pr review 2 --comment --body hm", ""),
-            ("pr review 2 --request-changes --body no", ""),
-            ("pr diff 2", ""),
-            ("pr close 2", ""),
-            ("issue close 1", ""),
-            ("issue list", "Issue 1 of o/shop"),
-            ("issue view 1", "words"),
-            ("issue create --title I --body B", "/o/shop/issues/"),
-            ("issue comment 1 --body hello", "/comment/1"),
-            ("repo view", "all of o/shop"),
-            ("run list", "ci"),
-            ("run view 7", "ci"),
-            ("api user", '"login": "ada"'),
-            ("api repos/o/shop", "full_name"),
-        ):
+        for words, expected in WORK:
             self.assertIn(expected, await self.gh(words), words)
         pulls = self.forge.data["o/shop"]["lists"][1]
         self.assertEqual([one["title"] for one in pulls], ["Better", "T"])
@@ -100,3 +103,23 @@ class GhTests(BrokerCase):
         self.assertIn('"login": "ada"', shown)
         self.assertNotIn("ghu_", shown)
         self.assertEqual(await self.gh("auth token"), "of-the-host\n")
+
+
+class PublicTests(BrokerCase):
+    """As at github.com, whose API has another place and of which gh asks more. Here the forge plays it."""
+
+    github = "https://github.com"
+
+    async def test_what_agents_do(self) -> None:
+        run = self.forge.data["o/shop"]["rest"]["actions/runs/7"]
+        run["jobs_url"] = "https://api.github.com/repos/o/shop/actions/runs/7/jobs"
+        await self.proofs.tokens.connect_token("ada", self.forge.model.personal("ada"))
+        await self.task("t1", "ada", "git@github.com:o/shop.git")
+        await self.prints("git init -q -b fix shop && cd shop && git commit -qm one --allow-empty")
+        await self.prints("cd shop && git remote add origin https://github.com/o/shop.git")
+        for words, expected in WORK:
+            words = words.replace("pr create", "pr create --head fix")
+            self.assertIn(expected, await self.prints(f"cd shop && gh {words}"), words)
+        self.assertIn("o/other is not a repository", await self.refused("gh pr list -R o/other"))
+        paths = {path for _, _, path in self.forge.seen}
+        self.assertEqual({path for path in paths if not path.startswith("/api/")}, set())
