@@ -1,9 +1,9 @@
 """Looks for a private key wherever a task's user can read: run inside its container.
 
-    python3 ssh_seeker.py HEX
+    python3 ssh_seeker.py XEH
 
-HEX: the key's 32 bytes. Prints a JSON object: `read`, how many files, and `held`, those that hold the key or
-a private key of any kind as OpenSSH writes it.
+XEH: the key's 32 bytes in hexadecimal, backwards, so that no command line holds it. Prints a JSON object:
+`read`, how many files, and `held`, those that hold the key or a private key of any kind as OpenSSH writes it.
 """
 
 from __future__ import annotations
@@ -47,4 +47,4 @@ def main(key: bytes) -> None:
 
 
 if __name__ == "__main__":
-    main(bytes.fromhex(sys.argv[1]))
+    main(bytes.fromhex(sys.argv[1][::-1]))
