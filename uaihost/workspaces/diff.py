@@ -14,31 +14,22 @@ from twisted.python.failure import Failure
 from uaihost.blocking import Blocking
 from uaihost.errors import ErrorCode, HostError
 from uaihost.workspaces.checkouts import all_of
+from uaihost.workspaces.comparing import COPIES, KEPT, LARGE, MAX_FILES, OPTIONS, TOTAL_LIMIT, Comparisons
 from uaihost.workspaces.conflicts import sides
-from uaihost.workspaces.diff_parser import File, clip, parse
+from uaihost.workspaces.diff_parser import File, clip
 from uaihost.workspaces.looks import Look
 from uaihost.workspaces.mirrors import Mirrors
 from uaihost.workspaces.places import Places, Record
-from uaihost.workspaces.safe_git import OUTPUT, Git, GitFailed
+from uaihost.workspaces.safe_git import Git, GitFailed
 from uaihost.workspaces.snapshot import Snapshots
-from uaihost.workspaces.staging import Staging, compare, empty_tree
+from uaihost.workspaces.staging import Staging
 
-# What a person can read and a page can show: bytes of hunks for a file and in all, files.
+# Bytes: what a person can read and a page can show of one file.
 FILE_LIMIT = 256 << 10
-TOTAL_LIMIT = 4 << 20
-MAX_FILES = 1000
-# Bytes: a file larger than this is not compared line by line (core.bigFileThreshold).
-LARGE = 1 << 20
 # Bytes: a changed file larger than this is named and not even read; saving reads it.
 UNREAD = 32 << 20
 # The mode of a repository inside another.
 GITLINK = "160000"
-# Answers that are kept for who asks again, and bytes of hunks in them.
-_ANSWERS = 16
-_KEPT = 16 << 20
-
-_OPTIONS = ("-r", "-M", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color", "--submodule=short")
-_SETTINGS = (f"core.bigFileThreshold={LARGE}",)
 
 
 @attrs.frozen
@@ -64,10 +55,9 @@ class Diffs:
         self._snapshots = snapshots
         self._blocking = blocking
         self._asking: dict[Path, list[Deferred[dict[str, Any]]]] = {}
+        self._comparisons = Comparisons(git, blocking)
         self._answers: OrderedDict[Path, _Answer] = OrderedDict()
-        # For the commits of the last answer, what follows from them.
         self._bases: dict[Path, tuple[tuple[str, ...], str]] = {}
-        self._commits: dict[Path, tuple[tuple[str, str | None], frozenset[bytes]]] = {}
 
     async def diff(self, places: Places, project_id: str) -> dict[str, Any]:
         """Committed, staged, unstaged and untracked changes together, one project of taskDiff's result.
@@ -86,8 +76,9 @@ class Diffs:
 
     def forget(self, task: Path) -> None:
         """The task's work copies are gone."""
+        self._comparisons.forget(task)
         known: MutableMapping[Path, Any]
-        for known in (self._answers, self._bases, self._commits):
+        for known in (self._answers, self._bases):
             for own in [own for own in known if own.is_relative_to(task)]:
                 del known[own]
 
@@ -132,7 +123,7 @@ class Diffs:
             }
             last = _Answer(key, value, sum(len(file.hunks or b"") for file in found.files))
         self._answers[places.own] = last
-        while len(self._answers) > _ANSWERS or sum(one.size for one in self._answers.values()) > _KEPT:
+        while len(self._answers) > COPIES or sum(one.size for one in self._answers.values()) > KEPT:
             self._answers.popitem(last=False)
         return last.value
 
@@ -168,12 +159,12 @@ class Diffs:
     # ---- comparing -------------------------------------------------------------------------------------
 
     async def _compared(self, places: Places, snapshot: Look, base: str) -> _Changes:
-        changes: _Changes
-        changes, committed, unstaged = await all_of(
-            self._changes(snapshot, base),
-            self._committed(places, snapshot, base),
-            self._against_index(snapshot, places.index),
+        told, committed = await all_of(
+            self._comparisons.told(places, snapshot, base),
+            self._comparisons.committed(places, snapshot, base),
         )
+        # Limits and sizes are written into them.
+        changes = _Changes([attrs.evolve(file) for file in told.files], told.count)
         await self._measure(snapshot, changes.files)
         for name, tracked in sorted(snapshot.large.items()):
             # What was committed before is in the list with its content of then.
@@ -185,37 +176,13 @@ class Diffs:
         if snapshot.staging is not None and snapshot.staging.conflicts:
             await self._show_conflicts(places, snapshot, changes)
         for file in changes.files:
-            file.where = _where(file, committed, snapshot.staging, unstaged)
+            file.where = _where(file, committed, snapshot.staging, told.unstaged)
         changes.limit()
         return changes
 
-    async def _changes(self, snapshot: Look, base: str) -> _Changes:
-        found = await self._git.run(
-            "diff-tree", *_OPTIONS, "--raw", "--numstat", "--patch", "--unified=3", "-z",
-            git_dir=snapshot.repo, settings=_SETTINGS, operands=[base, snapshot.tree],
-            limit=OUTPUT + 2 * TOTAL_LIMIT,
-        )  # fmt: skip
-        if found.truncated and b"\0\0" not in found.out:
-            raise HostError(ErrorCode.TOO_LARGE, "too many files changed to list them")
-        files, count = await self._blocking.call(parse, found.out, MAX_FILES, complete=not found.truncated)
-        return _Changes(files, count)
-
-    async def _committed(self, places: Places, snapshot: Look, base: str) -> frozenset[bytes]:
-        """The names of files that commits changed."""
-        key = (base, snapshot.head)
-        last = self._commits.get(places.own)
-        if last is None or last[0] != key:
-            head = snapshot.head or empty_tree(_form(base))
-            listed = await self._git.run(
-                "diff-tree", "-r", "--no-renames", "--name-only", "-z",
-                git_dir=snapshot.repo, operands=[base, head],
-            )  # fmt: skip
-            last = self._commits[places.own] = key, frozenset(listed.out.split(b"\0")[:-1])
-        return last[1]
-
     async def _show_conflicts(self, places: Places, snapshot: Look, changes: _Changes) -> None:
         async with self._snapshots.view(places, snapshot.record) as view:
-            found = await sides(self._git, view, (*_OPTIONS[:1], *_OPTIONS[2:]))
+            found = await sides(self._git, view, OPTIONS)
         listed = {file.path: file for file in changes.files}
         for name in sorted(found):
             if name not in listed:
@@ -224,11 +191,6 @@ class Diffs:
                 changes.files.append(listed[name])
                 changes.count += 1
             listed[name].conflict = found[name]
-
-    async def _against_index(self, snapshot: Look, index: Path) -> Staging | None:
-        if snapshot.index_digest is None or snapshot.staging is None:
-            return None
-        return await compare(self._git, snapshot.repo, index, snapshot.tree)
 
     async def _measure(self, snapshot: Look, files: list[File]) -> None:
         """git calls a file above the threshold binary; it may be text that is too large to show."""
@@ -249,7 +211,7 @@ class Diffs:
 
 @attrs.define
 class _Changes:
-    """files: those that are told; count: how many there are; why: what keeps something from being shown."""
+    """files: those that are told; count: how many there are."""
 
     files: list[File]
     count: int
@@ -306,18 +268,15 @@ def _where(
         return found
     if names & (staged.added - staged.intended | staged.changed | staged.missing):
         found.append("staged")
+    unread = file.status if file.why == "unread" else None
     inside = file.submodule is not None and file.submodule["dirty"]
-    if inside or names & (unstaged.added | unstaged.changed):
+    if inside or unread == "modified" or names & (unstaged.added | unstaged.changed):
         found.append("unstaged")
-    if names & unstaged.missing:
+    if names & unstaged.missing or unread == "added":
         found.append("untracked")
     if names & (staged.conflicts | unstaged.conflicts):
         found.append("conflict")
     return found
-
-
-def _form(oid: str) -> str:
-    return "sha1" if len(oid) == 40 else "sha256"
 
 
 def _incomparable(places: Places, why: str) -> HostError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import attrs
@@ -45,6 +46,19 @@ class Staging:
     links: dict[bytes, str] = attrs.field(factory=dict)
 
 
+def replaced(last: Staging, names: Collection[bytes], now: Staging) -> Staging:
+    """`last`, with what `now` says of the files `names`."""
+    gone = frozenset(names)
+    return Staging(
+        added=last.added - gone | now.added,
+        missing=last.missing - gone | now.missing,
+        changed=last.changed - gone | now.changed,
+        conflicts=last.conflicts - gone | now.conflicts,
+        intended=last.intended - gone | now.intended,
+        links={name: oid for name, oid in last.links.items() if name not in gone} | now.links,
+    )
+
+
 def empty_tree(form: str) -> str:
     """The tree of nothing, in a repository with such objects."""
     return _EMPTY_TREE[form]
@@ -62,10 +76,12 @@ def digest(index: Path) -> bytes | None:
     return found.digest()
 
 
-async def compare(git: Git, repo: Path, index: Path, tree: str) -> Staging | None:
-    """How the index differs from `tree`; None when git cannot read it."""
+async def compare(
+    git: Git, repo: Path, index: Path, tree: str, paths: Sequence[bytes] = ()
+) -> Staging | None:
+    """How the index differs from `tree`, or only the files `paths` of both; None when git cannot read it."""
     try:
-        listed = await _listed(git, repo, index, tree)
+        listed = await _listed(git, repo, index, tree, paths=paths)
     except GitFailed:
         return None
     sets: dict[bytes, set[bytes]] = {letter: set() for letter in (b"A", b"D", b"M", b"T", b"U")}
@@ -82,7 +98,7 @@ async def compare(git: Git, repo: Path, index: Path, tree: str) -> Staging | Non
     intended = set(sets[b"A"])
     if empty:
         try:
-            words = await _listed(git, repo, index, tree, "--ita-invisible-in-index")
+            words = await _listed(git, repo, index, tree, "--ita-invisible-in-index", paths=paths)
         except GitFailed:
             return None
         intended.difference_update(words[1::2])
@@ -99,9 +115,11 @@ async def compare(git: Git, repo: Path, index: Path, tree: str) -> Staging | Non
     )
 
 
-async def _listed(git: Git, repo: Path, index: Path, tree: str, *words: str) -> list[bytes]:
+async def _listed(
+    git: Git, repo: Path, index: Path, tree: str, *words: str, paths: Sequence[bytes]
+) -> list[bytes]:
     finished = await git.run(
         "diff-index", "--cached", "--raw", "-z", "--no-renames", "--full-index", "--ignore-submodules=none",
-        *words, git_dir=repo, index=index, operands=[tree],
+        *words, git_dir=repo, index=index, operands=[tree], paths=paths,
     )  # fmt: skip
     return finished.out.split(b"\0")

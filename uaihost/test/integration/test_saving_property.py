@@ -35,8 +35,7 @@ async def run_at_once(
     stdin: bytes = b"",
     timeout: float,
     limit: int = 1 << 20,
-    on_err: object = None,
-    last: object = None,
+    **_: object,
 ) -> Finished:
     """children.run without a reactor, so that cases can be made one after the other."""
     done = subprocess.run(  # noqa: ASYNC221 (nothing else is to run meanwhile)

@@ -93,6 +93,7 @@ class WhereTests(WorkspacesCase):
         found = await self.workspaces.diff("t1", "p1", "app")
         self.assertEqual(found["truncatedBy"], ["file", "files", "large", "unread"])
         self.assertEqual((found["fileCount"], len(found["files"])), (1003, 1000))
+        self.assertEqual({tuple(file["where"]) for file in found["files"]}, {("untracked",)})
         by_path = {file["path"]: file.get("truncatedBy") for file in found["files"][:4]}
         self.assertEqual(by_path, {"a-file": "file", "b-large": "large", "c-unread": "unread", "n0000": None})
 
@@ -338,6 +339,29 @@ class FreshTests(WorkspacesCase):
         before = await self.workspaces.diff("t1", "p1", "app")
         self.workspaces = self.host()
         self.assertEqual(await self.workspaces.diff("t1", "p1", "app"), before)
+
+    async def test_edits_between_two_looks_are_told_as_a_first_look_tells_them(self) -> None:
+        text = "".join(f"line {number}\n" for number in range(40))
+        commit(self.remote, "more", first=text, second=text + "2\n", third=text + "3\n", gone=text + "4\n")
+        copy = await self.prepared()
+        (copy / "first").rename(copy / "moved")
+        (copy / "gone").unlink()
+        (copy / "new").write_text("n\n")
+        git(copy, "add", "second")
+        steps: list[tuple[str, str | None]] = [
+            ("second", text + "changed\n"), ("third", "all new\n"), ("third", text + "3\n"),
+            ("new", text + "4\n"), ("second", "\0binary"), ("second", text), ("moved", text + "more\n"),
+            ("third", "3\n"), ("gone", "back\n"), ("third", None), ("third", text), ("new", "n\n"),
+        ]  # fmt: skip
+        for name, content in steps:
+            if content is None:
+                (copy / name).unlink()
+            else:
+                (copy / name).write_text(content)
+            await self.workspaces.diff("t1", "p1", "app")
+            git(copy, "add", "third", check=False)
+            warm = await self.workspaces.diff("t1", "p1", "app")
+            self.assertEqual(warm, await self.host().diff("t1", "p1", "app"), (name, content))
 
     async def test_commits_resets_and_ignores_between_two_looks(self) -> None:
         copy = await self.prepared()
