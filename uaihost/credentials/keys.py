@@ -83,6 +83,8 @@ class Keys:
             mine, problem = 0, None
             if rows:
                 sealer = await self.sealer()
+                # That may have ended a rotation.
+                rows = await self._store.run(sealed.secrets)
                 mine = sum(sealer.opens(place, secret) for place, secret in rows)
         except HostError as error:
             mine, problem = 0, error.message

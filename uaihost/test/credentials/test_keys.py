@@ -266,7 +266,10 @@ class KeysTests(TestCase):
                 pass
             else:
                 self.fail(f"step {steps} was not reached")
-            sealer = await self.keys().sealer()
+            keys = self.keys()
+            status = await keys.status()
+            self.assertEqual((status["sealed"], status["others"]), (3, 0), "after it has ended the rotation")
+            sealer = await keys.sealer()
             self.assertEqual(opened(self.store, sealer), SECRETS, steps)
             self.assertEqual({sealed_with(one) for _, one in sealed.secrets(self.store.db)}, {sealer.key_id})
             self.assertEqual([path.name for path in self.path.parent.iterdir()], ["secrets.key"])
