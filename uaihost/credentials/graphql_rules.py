@@ -36,7 +36,7 @@ _QUALIFIER = re.compile(
     r'reason|review|review-requested|reviewed-by|sort|state|status|type|updated):("[^"]*"|[^\s":()]+)\Z'
 )
 _WORD = re.compile(r'[^\s":()]+\Z|"[^":]*"\Z')
-_EDGE_FIELDS = frozenset({"cursor", "permission"})
+_EDGE_FIELDS = frozenset({"cursor", "permission", "size"})
 _COUNTS = frozenset({"totalCount", "issueCount"})
 
 

@@ -64,7 +64,8 @@ TYPES = {
         "mergeCommitAllowed "
         "squashMergeAllowed rebaseMergeAllowed deleteBranchOnMerge autoMergeAllowed forkCount stargazerCount "
         "diskUsage viewerPermission viewerCanAdminister viewerDefaultMergeMethod viewerDefaultCommitEmail "
-        "viewerSubscription visibility",
+        "viewerSubscription viewerHasStarred visibility isSecurityPolicyEnabled securityPolicyUrl mirrorUrl "
+        "isUserConfigurationRepository usesCustomOpenGraphImage",
         identified=True,
         on={"Repository": "Repository"},
         owner="Actor",
@@ -85,6 +86,11 @@ TYPES = {
         languages="[Language]",
         primaryLanguage="Language",
         licenseInfo="Licence",
+        codeOfConduct="Licence",
+        contactLinks="Template",
+        fundingLinks="Template",
+        projects="[Named]",
+        repositoryTopics="[Topic]",
         issueTemplates="Template",
         pullRequestTemplates="Template",
         latestRelease="Release",
@@ -142,7 +148,8 @@ TYPES = {
     ),
     "Suite": _type("status conclusion", workflowRun="Run"),
     "Run": _type("event", workflow="Named"),
-    "Named": _type("name id title"),
+    "Named": _type("name id title number body resourcePath"),
+    "Topic": _type("", topic="Named"),
     "Label": _type("id name description color isDefault url createdAt updatedAt"),
     "Milestone": _type("id number title description dueOn state url"),
     "Comment": _type(
@@ -167,8 +174,8 @@ TYPES = {
     "Item": _type("id", project="Named"),
     "File": _type("path additions deletions changeType viewerViewedState"),
     "Language": _type("name color"),
-    "Licence": _type("key name nickname spdxId"),
-    "Template": _type("name title about body filename"),
+    "Licence": _type("key name nickname spdxId url"),
+    "Template": _type("name title about body filename url platform"),
     "Release": _type("name tagName isDraft isPrerelease isLatest publishedAt createdAt url description"),
     "Changed": _type(
         "clientMutationId",

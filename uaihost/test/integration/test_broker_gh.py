@@ -58,6 +58,19 @@ class GhTests(BrokerCase):
         pulls = self.forge.data["o/shop"]["lists"][1]
         self.assertEqual([one["title"] for one in pulls], ["Better", "T"])
 
+    async def test_whatever_gh_can_show_of_the_repository(self) -> None:
+        refused, asked = [], 0
+        for kind in ("pr view 2", "issue view 1", "pr list", "issue list", "repo view"):
+            # Without names gh lists those that there are.
+            fields = (await self.no_gh(f"{kind} --json")).split("`--json`:")[1].split()
+            each = f'for f in {" ".join(fields)}; do echo "{kind} $f: $(gh {kind} --json $f 2>&1)"; done'
+            lines = (await self.prints(f"cd shop && {each}")).splitlines()
+            refused += [line for line in lines if "may see" in line and line.startswith(kind)]
+            asked += len(fields)
+        # Every address of theirs, for whatever they do elsewhere.
+        self.assertEqual({line.split()[2] for line in refused}, {"viewerPossibleCommitEmails:"})
+        self.assertGreater(asked, 100)
+
     async def test_what_no_agent_does(self) -> None:
         await self.gh("pr view 2")
         for words in (
