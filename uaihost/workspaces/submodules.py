@@ -41,9 +41,11 @@ _LARGEST = 256 << 10
 
 @attrs.define
 class _Work:
-    """A work copy whose submodules are being made: what was made, and what is to be told."""
+    """A work copy whose submodules are being made: what was made, and what is to be told. outermost: what the
+    work copy itself is of."""
 
     top: Path
+    outermost: Repository
     identity: Contents
     say: Say
     made: list[Submodule] = attrs.field(factory=list)
@@ -80,7 +82,7 @@ class Submodules:
         """Make the submodules of the work copy `top`, whose commit holds `items`; and notes for people."""
         if not any(item.mode == GITLINK for item in items):
             return [], []
-        work = _Work(top, contents, say)
+        work = _Work(top, repository, contents, say)
         try:
             address: str | None = repository.url
             if repository.kind == "local":
@@ -118,6 +120,10 @@ class Submodules:
                     raise Refused(f"it is more than {DEEPEST} submodules deep")
                 module = checked(link.path, modules)
                 repository = source(module.url, outer.address)
+                if repository.kind == "ssh":
+                    # On the server that the outermost one came from, by ssh too: the same credentials.
+                    reach = work.outermost.reach
+                    repository = attrs.evolve(repository, asker=work.outermost.asker, reach=reach)
                 if not work.left:
                     raise Refused(f"a work copy gets at most {MOST} of them")
                 work.left -= 1

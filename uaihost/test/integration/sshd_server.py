@@ -77,11 +77,17 @@ class Forge:
     def url(self, name: str) -> str:
         return f"ssh://{self.user}@{self.address}:{self.port}{self.folder / name}"
 
-    def repository(self, name: str) -> Path:
-        """A new bare repository with one commit on `main`."""
+    def repository(self, name: str, submodule: str | None = None) -> Path:
+        """A new bare repository with a commit on `main`. submodule: another's name, in the folder `inner`."""
         path, work = self.folder / name, self.folder / f"{name}.work"
         run("git", "init", "-q", "-b", "main", str(work))
         (work / "README").write_text("one\n")
+        if submodule is not None:
+            commit = run("git", "-C", str(self.folder / submodule), "rev-parse", "main").strip()
+            text = f'[submodule "inner"]\n\tpath = inner\n\turl = ../{submodule}\n'
+            (work / ".gitmodules").write_text(text)
+            run("git", "-C", str(work), "update-index", "--add", "--cacheinfo", f"160000,{commit},inner")
+            run("git", "-C", str(work), "add", ".gitmodules")
         run("git", "-C", str(work), "add", "README")
         run("git", "-C", str(work), "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "one")
         run("git", "clone", "-q", "--bare", str(work), str(path))

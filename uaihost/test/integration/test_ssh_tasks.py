@@ -34,7 +34,8 @@ class ProxiedTests(AgentsCase):
             cls.forge, cls.other = (Forge(_folder(), address()) for _ in range(2))
             for forge in (cls.forge, cls.other):
                 atexit.register(forge.stop)
-            cls.forge.repository("shop.git")
+            cls.forge.repository("inner.git")
+            cls.forge.repository("shop.git", submodule="inner.git")
             ports = (cls.forge.port, cls.other.port)
             cls.settings = {
                 "UAI_EGRESS": cls.egress,
@@ -101,6 +102,10 @@ class SshTaskTests(ProxiedTests):
     """Where it has one."""
 
     egress = "open"
+
+    def test_a_submodule_on_the_same_server(self) -> None:
+        self.assertEqual(self.inside("cat inner/README"), "one\n")
+        self.assertIn("refs/heads/main", self.inside("git -C inner ls-remote origin"))
 
     def test_the_host_pushes_with_the_same_key(self) -> None:
         # On the task's own branch, which is what it pushes.
