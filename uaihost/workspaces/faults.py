@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Sequence
 
 from uaihost.children import Finished
@@ -78,7 +79,14 @@ class GitFailed(Exception):
     def last_line(self) -> str:
         """The last thing it said."""
         lines = [line.strip() for line in re.split(r"[\r\n]", self.text) if line.strip()]
+        if self.exhausted:
+            return f"git {self.words[0]} came to no end; see the patterns in .gitignore and .gitattributes"
         return lines[-1][:300] if lines else f"git {self.words[0]} ended with status {self.finished.status}"
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether it was ended for the processor time that it used."""
+        return self.finished.status == -signal.SIGXCPU
 
     @property
     def locked(self) -> bool:
@@ -125,8 +133,8 @@ def reason(failed: GitFailed) -> str:
         return "its SSH host key cannot be checked; connect to it once with ssh on this host"
     if "permission denied (" in said:
         return (
-            "the server refused this host's SSH keys; add the public half of one there. A key with a "
-            "passphrase is used only from an SSH agent (SSH_AUTH_SOCK)"
+            "the server refused this host's SSH keys; add the public half of one there, for example of the "
+            "one that `uaihost ssh-key ensure` makes and prints"
         )
     if any(words in said for words in _SIGN_IN):
         return "it needs a sign-in; give this host access to it, or check the address"
