@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,6 +17,7 @@ from urllib.parse import urlsplit
 import attrs
 from twisted.internet import reactor as default_reactor
 from twisted.internet.defer import ensureDeferred, gatherResults
+from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.protocols.portforward import ProxyFactory
 from twisted.trial.unittest import TestCase
@@ -268,6 +274,52 @@ class HostTests(BrokerCase):
         self.assertNotEqual((await self.git(self.shop, "two", "eve")).status, 0)
         self.assertNotEqual((await self.git(self.eve, "three")).status, 0)
         self.assertEqual([path.name for path in self.folders.run_of_git.iterdir()], ["authorities.pem"])
+
+
+class FloodTests(BrokerCase):
+    async def test_one_task_does_not_keep_others_waiting(self) -> None:
+        await self.connect("ada")
+        for task_id in ("t1", "t2"):
+            await self.proofs.broker.open(Grant("ada", task_id, (self.shop,)))
+        over = threading.Event()
+        heavy = json.dumps({"query": "{ viewer { " + "id " * 2000 + "nothing } }"}).encode()
+        flood = [deferToThread(self.flood, heavy, over) for _ in range(8)]
+        helper = CHECKOUT / "uaihost" / "shim" / "credential.py"
+        socket_path = self.folders.control("t2") / "broker" / "git.sock"
+        asked = f"protocol=https\nhost={urlsplit(self.forge.url).netloc}\npath=o/shop.git\n\n"
+        took = []
+        for _ in range(10):
+            begun = time.monotonic()
+            answered = await deferToThread(
+                subprocess.run,
+                [sys.executable, "-I", str(helper), "get"],
+                input=asked.encode(),
+                env={"UAI_GIT_SOCKET": str(socket_path)},
+                capture_output=True,
+                check=True,
+            )
+            took.append(time.monotonic() - begun)
+            self.assertIn(b"password=ghu_", answered.stdout)
+        over.set()
+        refused = sum(await gatherResults(flood))
+        self.assertGreater(refused, 30)
+        # Starting the helper is most of it.
+        self.assertLess(sorted(took)[5], 1.5, took)
+        self.assertEqual({line["outcome"] for line in await self.audit("t2")}, {"ok"})
+
+    def flood(self, body: bytes, over: threading.Event) -> int:
+        """How many of t1's requests, which are long to read, were read and refused."""
+        refused = 0
+        path = str(self.folders.control("t1") / "broker" / "git.sock")
+        head = (
+            f"POST /api/graphql HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        )
+        while not over.is_set():
+            with socket.socket(socket.AF_UNIX) as near:
+                near.connect(path)
+                near.sendall(head + body)
+                refused += b" 403 " in near.recv(65536)
+        return refused
 
 
 _NAMES = {f"GIT_{role}_{what}": "a@b" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
