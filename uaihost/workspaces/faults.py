@@ -134,7 +134,8 @@ def reason(failed: GitFailed) -> str:
     if "permission denied (" in said:
         return (
             "the server refused this host's SSH keys; add the public half of one there, for example of the "
-            "one that `uaihost ssh-key ensure` makes and prints"
+            "one that `uaihost ssh-key ensure` makes and prints. A key of yours with a passphrase is used only "
+            "from an SSH agent (SSH_AUTH_SOCK)"
         )
     if any(words in said for words in _SIGN_IN):
         return "it needs a sign-in; give this host access to it, or check the address"
