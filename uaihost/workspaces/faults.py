@@ -134,7 +134,7 @@ def reason(failed: GitFailed) -> str:
     if "permission denied (" in said:
         return (
             "the server refused this host's SSH keys; add the public half of one there, for example of the "
-            "one that `uaihost ssh-key ensure` makes and prints. A key of yours with a passphrase is used only "
+            "one that `uaihost ssh-key ensure` makes and prints. A key with a passphrase is used only "
             "from an SSH agent (SSH_AUTH_SOCK)"
         )
     if any(words in said for words in _SIGN_IN):
