@@ -1,4 +1,4 @@
-"""An SSH server's key and a client's words to an agent, as OpenSSH says them (RFC 4251, 4252, 8332, 8709)."""
+"""A server's key, a client's words to an agent, users' keys (RFC 4251, 4252, 8332, 8709)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from twisted.internet.defer import Deferred
 
 from uaihost.credentials.ssh_wire import ED25519, SESSION_BIND, Reader, ed25519_blob, string
+from uaihost.errors import ErrorCode, HostError
 
 SESSION = b"s" * 32
 
@@ -90,3 +92,23 @@ def identities(answer: bytes) -> list[tuple[bytes, bytes]]:
     found = [(reader.string(), reader.string()) for _ in range(reader.uint32())]
     reader.end()
     return found
+
+
+class OneKey:
+    """proofs.SshKeys with the keys of a dictionary."""
+
+    def __init__(self, **keys: ServerKey) -> None:
+        self.keys = keys
+        self.signed: list[bytes] = []
+        self.wait: Deferred[None] | None = None
+
+    async def public(self, user_id: str) -> bytes | None:
+        if self.wait is not None:
+            await self.wait
+        return self.keys[user_id].blob if user_id in self.keys else None
+
+    async def sign(self, user_id: str, data: bytes) -> bytes:
+        if user_id not in self.keys:
+            raise HostError(ErrorCode.NOT_FOUND, "no key")
+        self.signed.append(data)
+        return self.keys[user_id].sign(data)

@@ -18,6 +18,7 @@ from uaihost.errors import ErrorCode, HostError
 from uaihost.proofs import Grant
 from uaihost.test.credentials.ssh_model import (
     SESSION,
+    OneKey,
     ServerKey,
     binding,
     identities,
@@ -29,26 +30,6 @@ from uaihost.test.support import given, strategies
 FAILURE, SUCCESS = b"\x05", b"\x06"
 LIST = b"\x0b"
 GRANT = Grant("ada", "t1", ("git@forge.example:x/y.git", "ssh://me@other.example:2222/z"))
-
-
-class OneKey:
-    """proofs.SshKeys with the keys of a dictionary."""
-
-    def __init__(self, **keys: ServerKey) -> None:
-        self.keys = keys
-        self.signed: list[bytes] = []
-        self.wait: Deferred[None] | None = None
-
-    async def public(self, user_id: str) -> bytes | None:
-        if self.wait is not None:
-            await self.wait
-        return self.keys[user_id].blob if user_id in self.keys else None
-
-    async def sign(self, user_id: str, data: bytes) -> bytes:
-        if user_id not in self.keys:
-            raise HostError(ErrorCode.NOT_FOUND, "no key")
-        self.signed.append(data)
-        return self.keys[user_id].sign(data)
 
 
 class Line(StringTransport):

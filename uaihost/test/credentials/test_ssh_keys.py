@@ -15,8 +15,10 @@ from uaihost.credentials.sealing import Sealer
 from uaihost.credentials.ssh_keys import UserSshKeys, line, place
 from uaihost.credentials.ssh_wire import Reader, fingerprint
 from uaihost.errors import ErrorCode, HostError
+from uaihost.proofs import SshKeys
 from uaihost.state import ssh_keys as table
 from uaihost.test.channel.rig import MemoryStore
+from uaihost.test.credentials.ssh_model import OneKey, ServerKey
 from uaihost.wire import frames
 
 
@@ -126,6 +128,24 @@ class KeysTests(KeysCase):
             each.callback(None)
         lines = {self.successResultOf(each) for each in both}
         self.assertEqual(lines, {self.done(self.keys.line("ada"))})
+
+
+class ContractTests(KeysCase):
+    """What the agent's tests have in the place of keys does what these do."""
+
+    def test_both(self) -> None:
+        self.done(self.keys.ensure("ada"))
+        both: tuple[SshKeys, ...] = (self.keys, OneKey(ada=ServerKey()))
+        for keys in both:
+            blob = self.done(keys.public("ada"))
+            key = load_ssh_public_key(line(blob).encode())
+            assert isinstance(key, Ed25519PublicKey)
+            signature = Reader(self.done(keys.sign("ada", b"words")))
+            self.assertEqual(signature.string(), b"ssh-ed25519")
+            key.verify(signature.string(), b"words")
+            signature.end()
+            self.assertIsNone(self.done(keys.public("bob")))
+            self.fails(keys.sign("bob", b"words"), ErrorCode.NOT_FOUND)
 
 
 class FrameTests(KeysCase):

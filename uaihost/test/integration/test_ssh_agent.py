@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from uaihost.credentials.sealing import Sealer
 from uaihost.credentials.server_files import Files, ServerFiles
 from uaihost.credentials.ssh_agent import agent_factory
 from uaihost.credentials.ssh_keys import UserSshKeys
+from uaihost.credentials.ssh_wire import read_sign_in
 from uaihost.proofs import Grant
 from uaihost.test.channel.rig import MemoryStore
+from uaihost.test.credentials import ssh_model
 from uaihost.test.integration.sshd_server import Forge
 from uaihost.test.support import short_folder
 from uaihost.unix import listener
@@ -98,6 +101,22 @@ class AgentTests(TestCase):
         self.assertIn("two", await self.works("git", "--git-dir", str(self.bare), "log", "-1", "topic"))
         self.assertEqual([line["outcome"] for line in self.noted], ["ok", "ok"])
         self.assertEqual({line["host"] for line in self.noted}, {f"[127.0.0.1]:{self.forge.port}"})
+
+    async def test_what_is_signed_is_what_the_model_of_a_client_says(self) -> None:
+        signed: list[bytes] = []
+        sign = self.keys.sign
+
+        async def heard(user_id: str, data: bytes) -> bytes:
+            signed.append(data)
+            return await sign(user_id, data)
+
+        self.patch(self.keys, "sign", heard)
+        await self.works("git", "ls-remote", self.forge.url("shop.git"))
+        (data,) = signed
+        key = await self.keys.public("ada")
+        assert key is not None
+        session, server = read_sign_in(data).session, b64decode(self.forge.known.split()[2])
+        self.assertEqual(data, ssh_model.sign_in(key, session, self.forge.user.encode(), server))
 
     async def test_ssh_add_shows_the_key_and_changes_nothing(self) -> None:
         self.assertEqual(await self.works("ssh-add", "-L"), self.line + "\n")
