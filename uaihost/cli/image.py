@@ -164,6 +164,7 @@ def run(work: Callable[[Any, Threads], Awaitable[T]]) -> T:
     """The result of `work`, run on the reactor; an interrupt cancels it and ends the process with 130."""
     running: list[Deferred[T]] = []
     results: list[T] = []
+    over: Deferred[None] = Deferred()
 
     async def begin(reactor: Any, exits: Exits) -> None:
         threads = Threads(reactor, "images", 1)
@@ -179,10 +180,13 @@ def run(work: Callable[[Any, Threads], Awaitable[T]]) -> T:
             log.info("interrupted")
         finally:
             threads.stop()
+            over.callback(None)
 
     async def end() -> None:
         if running:
             running[0].cancel()
+            # What it began is cleared up first.
+            await over
 
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         run_until_signalled(begin, end, nowhere)

@@ -11,10 +11,12 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 from rich.console import Console
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from uaihost.blocking import Threads
 from uaihost.cli.image import reachable, run
@@ -25,6 +27,8 @@ from uaihost.containers.terminal import converse
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Launch, Limits
 from uaihost.rooms import engine_address, task_images
+
+T = TypeVar("T")
 
 # In memory: /dev/shm is a tmpfs of the container's own.
 HOME = "/dev/shm"
@@ -75,15 +79,19 @@ def sign_in(provider: str, words: Sequence[str] = ()) -> tuple[str, dict[str, st
             await engine.sweep(set())
             image = await task_images(reactor, threads, wanted, KIND).ensure(lambda what: None)
             container = await engine.launch(_launch(image))
+        talk: Deferred[Any] | None = None
+        # A thread of its own: it is held for as long as a person types.
+        terminal = Threads(reactor, "terminal", 1)
         try:
             env = {"HOME": HOME, "CODEX_HOME": f"{HOME}/.codex", "TMPDIR": HOME}
             env["TERM"] = os.environ.get("TERM", "dumb")
             if program.result is not None:
                 await engine.execute(NAME, ["mkdir", "-p", env["CODEX_HOME"]])
             ends = (sys.stdin.fileno(), sys.stdout.fileno())
-            status, shown = await threads.call(
-                converse, address, container.id, (*program.argv, *words), env, HOME, ends
+            talk = Deferred.fromCoroutine(
+                terminal.call(converse, address, container.id, (*program.argv, *words), env, HOME, ends)
             )
+            status, shown = await _apart(talk)
             if status != 0:
                 raise _failed(provider, f"it ended with status {status}")
             if program.result is None:
@@ -94,6 +102,10 @@ def sign_in(provider: str, words: Sequence[str] = ()) -> tuple[str, dict[str, st
             return program.form, {"auth": kept.out.decode("utf-8", "replace")}
         finally:
             await engine.remove(NAME)
+            # The terminal is as it was when that has ended, which it does now at the latest.
+            if talk is not None:
+                await talk
+            terminal.stop()
 
     return run(work)
 
@@ -114,6 +126,18 @@ def token_in(shown: str) -> str | None:
                 break
             found += rest
     return found
+
+
+def _apart(work: Deferred[T]) -> Deferred[T]:
+    """The outcome of `work`, which goes on when who waits here is cancelled."""
+    mine: Deferred[T] = Deferred()
+
+    def tell(outcome: T | Failure) -> None:
+        if not mine.called:
+            mine.callback(outcome)
+
+    work.addBoth(tell)
+    return mine
 
 
 def _shown_token(provider: str, shown: bytes) -> str:

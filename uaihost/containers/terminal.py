@@ -6,6 +6,7 @@ It must not know what the program is.
 from __future__ import annotations
 
 import os
+import re
 import select
 import socket
 import termios
@@ -21,6 +22,11 @@ LOOK = 0.25
 # Bytes of what was shown that are kept.
 SHOWN_LIMIT = 1 << 20
 _PIECE = 16 << 10
+# Ctrl-C as terminals send it; so many in a row give the program up, should it not end by itself.
+_INTERRUPT = re.compile(rb"\x03|\x1b\[99;5u")
+GIVE_UP = 3
+# The status of what was given up.
+INTERRUPTED = 130
 
 
 def converse(
@@ -33,7 +39,8 @@ def converse(
 ) -> tuple[int, bytes]:
     """Run `argv` in the container, joined to two descriptors of a terminal (input, output).
 
-    Returns its exit status and what it showed, the last SHOWN_LIMIT bytes.
+    Returns its exit status and what it showed, the last SHOWN_LIMIT bytes. A program that was given up, by
+    Ctrl-C and again, may still run; its status is INTERRUPTED.
 
     Raises:
         HostError: the engine failed.
@@ -49,7 +56,8 @@ def converse(
         with _raw(terminal[0]):
             shown = _pump(connection, terminal, lambda rows, columns: _resize(client, made, rows, columns))
         stream.close()
-        return int(client.exec_inspect(made)["ExitCode"] or 0), shown
+        status = client.exec_inspect(made)["ExitCode"]
+        return INTERRUPTED if status is None else int(status), shown
     except Exception as error:
         raise explained(error, f"run {argv[0]}") from error
     finally:
@@ -58,7 +66,7 @@ def converse(
 
 def _pump(connection: socket.socket, terminal: tuple[int, int], resize: Any) -> bytes:
     source, target = terminal
-    shown, size = bytearray(), None
+    shown, size, pressed = bytearray(), None, 0
     reading: list[Any] = [connection, source]
     while True:
         now = _size(target)
@@ -70,6 +78,9 @@ def _pump(connection: socket.socket, terminal: tuple[int, int], resize: Any) -> 
             keys = os.read(source, _PIECE)
             if keys:
                 connection.sendall(keys)
+                pressed = 0 if _INTERRUPT.sub(b"", keys) else pressed + len(_INTERRUPT.findall(keys))
+                if pressed >= GIVE_UP:
+                    return bytes(shown)
             else:
                 reading.remove(source)
         if connection in ready:

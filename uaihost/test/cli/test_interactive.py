@@ -68,6 +68,7 @@ class SignInTests(SynchronousTestCase):
         self.patch(interactive, "DockerEngine", self.made)
         self.patch(interactive, "converse", self.converse)
         self.patch(interactive, "run", self.run_here)
+        self.patch(interactive, "Threads", lambda reactor, name, limit: Inline())
         # Under a test's runner these may be no files at all.
         self.patch(sys, "stdin", SimpleNamespace(fileno=lambda: 0))
         self.patch(sys, "stdout", SimpleNamespace(fileno=lambda: 1))

@@ -22,14 +22,17 @@ class SetupTokenTests(TestCase):
         self.folder = short_folder(self)
         self.issuer = ClaudeIssuer(await deferToThread(gateway, self.engine), self.folder)
         self.addCleanup(self.issuer.stop)
-        self.typed = False
+        self.typed, self.code = False, CODE
 
     def does(self, person: Person) -> None:
         """Open the page that is named, and paste the code that it gives."""
         if "Paste code" in person.shown and not self.typed:
             self.typed = True
             self.assertRegex(person.shown, r"https://[a-z.]+/[a-z/]*oauth/authorize\?")
-            person.type(f"{CODE}#state\r")
+            person.type(f"{self.code}#state\r")
+        elif "retry" in person.shown:
+            # It offers to try again, and does not end by one of these.
+            person.type("\x03")
 
     async def test_the_token_that_it_shows_is_taken_over_whole(self) -> None:
         form, secrets = await deferToThread(
@@ -40,3 +43,16 @@ class SetupTokenTests(TestCase):
         check_value("claude", "token", secrets["token"], strict=True)
         (asked,) = self.issuer.exchanged
         self.assertEqual((asked["grant_type"], asked["code"]), ("authorization_code", CODE))
+
+    async def test_who_gives_up_after_a_refused_code_has_changed_nothing(self) -> None:
+        self.code = "another-code"
+        try:
+            await deferToThread(
+                signs_in, self.folder, self.engine, "claude", more=self.issuer.environment, does=self.does
+            )
+        except AssertionError as error:
+            self.assertIn("nothing was changed", " ".join(str(error).split()))
+        else:
+            self.fail("it signed in")
+        self.assertFalse((self.folder / "result").exists())
+        self.assertEqual([asked["code"] for asked in self.issuer.exchanged], ["another-code"])
