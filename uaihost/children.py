@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -42,7 +43,8 @@ class Finished:
 
     status: its exit status, or minus the number of the signal that ended it.
     out, err: what it printed, up to the limit given; `truncated` says whether more was thrown away.
-    timed_out: it was ended by us at its deadline.
+    timed_out: it was ended by us at its deadline. stalled: it was ended by us while it waited for something
+    that did not come.
     """
 
     status: int
@@ -50,6 +52,7 @@ class Finished:
     err: bytes
     truncated: bool
     timed_out: bool
+    stalled: bool = False
 
 
 @attrs.frozen
@@ -95,6 +98,9 @@ class _Child(ProcessProtocol):
         self.err = bytearray()
         self.truncated = False
         self.timed_out = False
+        self.stalled = False
+        self.ending = False
+        self.used: bytes | None = None
         self.done: Deferred[Finished] = Deferred(self._cancelled)
         self.timers: list[IDelayedCall] = []
         self.group: int | None = None
@@ -108,10 +114,16 @@ class _Child(ProcessProtocol):
         self.transport.closeStdin()
 
     def outReceived(self, data: bytes) -> None:
+        self.used = None
         self._keep(self.out, data)
+        if self.truncated and not self.ending:
+            # The rest is thrown away: there may be no end of it.
+            self.end()
 
     def errReceived(self, data: bytes) -> None:
-        self._keep(self.err, data)
+        self.used = None
+        room = self.limit - len(self.err)
+        self.err += data[: max(room, 0)]
         if self.on_err is not None:
             self.on_err(data)
 
@@ -132,14 +144,30 @@ class _Child(ProcessProtocol):
             return
         if not self.done.called:
             self.done.callback(
-                Finished(status, bytes(self.out), bytes(self.err), self.truncated, self.timed_out)
+                Finished(
+                    status, bytes(self.out), bytes(self.err), self.truncated, self.timed_out, self.stalled
+                )
             )
 
     def deadline(self) -> None:
         self.timed_out = True
         self.end()
 
+    def watch(self, stall: float) -> None:
+        """Look every `stall` seconds whether it still does anything."""
+        self.timers.append(self.reactor.callLater(stall, self._look, stall))
+
+    def _look(self, stall: float) -> None:
+        used = _asleep(self.group) if self.group is not None else None
+        if used is not None and used == self.used:
+            self.stalled = True
+            self.end()
+            return
+        self.used = used
+        self.watch(stall)
+
     def end(self) -> None:
+        self.ending = True
         self._signal(signal.SIGTERM)
         self.timers.append(self.reactor.callLater(GRACE, self._signal, signal.SIGKILL))
 
@@ -160,6 +188,15 @@ class _Child(ProcessProtocol):
             self.truncated = True
             data = data[: max(room, 0)]
         buffer += data
+
+
+def _asleep(process: int) -> bytes | None:
+    """The processor time that a process has used, when it waits and not for the disk, else None (proc(5))."""
+    try:
+        state, *fields = Path(f"/proc/{process}/stat").read_bytes().rpartition(b") ")[2].split()
+    except OSError:
+        return None
+    return b" ".join(fields[10:12]) if state == b"S" else None
 
 
 def kill_all() -> None:
@@ -184,6 +221,7 @@ async def run(
     uid: int | None = None,
     gid: int | None = None,
     last: Last | None = None,
+    stall: float | None = None,
 ) -> Finished:
     """Run `argv` (no shell) to its end.
 
@@ -193,11 +231,13 @@ async def run(
         cwd: its working directory.
         stdin: what it reads before end of file.
         timeout: seconds until it is ended; `Finished.timed_out` then says so.
-        limit: bytes of output kept of each stream.
+        limit: bytes of output kept of each stream. One that prints more is ended.
         on_err: is given each piece of standard error as it comes, for progress.
         uid, gid: run as another user; needs root.
         last: what the child does before it becomes the program; when that fails there is no program, and the
             status is 1.
+        stall: seconds; one that does nothing at all for twice as long is ended. Only for programs that do all
+            their work in one process (on Linux).
 
     Raises:
         FileNotFoundError: there is no such program.
@@ -218,4 +258,6 @@ async def run(
         last=last,
     )
     child.timers.append(reactor.callLater(timeout, child.deadline))
+    if stall is not None:
+        child.watch(stall)
     return await child.done

@@ -135,7 +135,13 @@ class Confinement:
 
     @contextmanager
     def around(
-        self, reads: Iterable[Path], writes: Iterable[Path], data: Path, *, drop: bool
+        self,
+        reads: Iterable[Path],
+        writes: Iterable[Path],
+        data: Path,
+        *,
+        drop: bool,
+        processor: int | None = None,
     ) -> Iterator[Last]:
         """What a child of ours is to call between fork and exec, while the block lasts.
 
@@ -143,11 +149,13 @@ class Confinement:
             in which a link may stand for a folder of the first two levels; what lies behind any other is not
             there for the child.
         drop: whether root's rights go as well; not where the program that is run has still to give them up.
+        processor: seconds of processor time, after which it is ended (SIGXCPU).
         """
         ruleset = self._ruleset(reads, writes, data) if self.landlock else -1
         program = _filter_program(self._filter) if self.filtered else None
         try:
-            yield Last(lambda: self._enter(ruleset, program, drop), (ruleset,) if ruleset >= 0 else ())
+            keeps = (ruleset,) if ruleset >= 0 else ()
+            yield Last(lambda: self._enter(ruleset, program, drop, processor), keeps)
         finally:
             if ruleset >= 0:
                 os.close(ruleset)
@@ -158,11 +166,16 @@ class Confinement:
             _lower(resource.RLIMIT_DATA, self.memory)
             _lower(resource.RLIMIT_CORE, 0)
 
-    def _enter(self, ruleset: int, program: ctypes.Array[ctypes.c_char] | None, drop: bool) -> None:
+    def _enter(
+        self, ruleset: int, program: ctypes.Array[ctypes.c_char] | None, drop: bool, processor: int | None
+    ) -> None:
         """In the child. What fails here must not go on to exec: the child ends by the exception."""
         if _libc is None:
             return
         self.limited()
+        if processor is not None:
+            # At the second bound it is KILL, of which nobody can say the reason.
+            _lower(resource.RLIMIT_CPU, processor, 5)
         if drop and os.geteuid() == 0:
             for number in range(_CAPABILITIES):
                 if number not in _KEPT:
@@ -246,10 +259,11 @@ def _filter_program(words: bytes) -> ctypes.Array[ctypes.c_char]:
     return program
 
 
-def _lower(which: int, value: int) -> None:
+def _lower(which: int, value: int, more: int = 0) -> None:
+    """Bound a resource; `more` is what lies between being told of it and being ended for it."""
     _, hard = resource.getrlimit(which)
-    bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(which, (bound, bound))
+    most = value + more if hard == resource.RLIM_INFINITY else min(value + more, hard)
+    resource.setrlimit(which, (min(value, most), most))
 
 
 def _check(result: int) -> int:

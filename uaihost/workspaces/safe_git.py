@@ -24,7 +24,7 @@ from uaihost.workspaces.confinement import Confinement
 from uaihost.workspaces.faults import GitFailed
 from uaihost.workspaces.git_folder import lenders, named_alternates
 
-__all__ = ["LOCAL", "NETWORK", "OUTPUT", "Git", "GitFailed"]
+__all__ = ["LOCAL", "NETWORK", "OUTPUT", "Git", "GitFailed", "Stalled"]
 
 # How many gits run at once: each uses up to two cores and tens of MiB. Those that wait for a network keep
 # no other waiting.
@@ -137,11 +137,21 @@ _STRANGERS = (
     "core.commitGraph=false",
 )
 
+# The commands that read what an agent may be changing, each in one process.
+# Seconds after which one that did nothing, and then nothing again, is ended: it opened a named pipe.
+STALL = 5.0
+# Seconds of processor time: 100,000 files take two, hashing takes one for 50 MB or more, and a pattern can be
+# matched for ever.
+PROCESSOR = {"ls-files": 40, "diff-files": 40, "update-index": 120}
 # The commands that write files of a work tree; to the others it is there for reading.
 _WRITERS = {"read-tree", "checkout-index"}
 
 # The one privilege that such a git keeps: to pass through the closed folders around its own.
 _PASS = "-all,+dac_read_search"
+
+
+class Stalled(HostError):
+    """git waited for a file that does not come to an end."""
 
 
 class Git:
@@ -199,6 +209,7 @@ class Git:
         reads: Sequence[Path] = (),
         writes: Sequence[Path] = (),
         abroad: bool = False,
+        patient: bool = False,
     ) -> Finished:
         """Run `git words... operands...` to its end.
 
@@ -217,6 +228,7 @@ class Git:
             idle: only with processor time that nobody else wants.
             reads, writes: further folders that the run may read and write (`_around`).
             abroad: a repository takes part that is the owner's, and may lie and borrow anywhere.
+            patient: it may take what processor time it needs.
 
         Raises:
             GitFailed: it ended with another status.
@@ -251,7 +263,10 @@ class Git:
                         (written if words[0] in _WRITERS else seen).append(work_tree)
                         if words[0] == "init":
                             written += [Path(operand).parent for operand in operands]
-                        walls = self._around(seen, written, ours, env, cwd or self._home, not other)
+                        processor = None if patient else PROCESSOR.get(words[0])
+                        walls = self._around(
+                            seen, written, ours, env, cwd or self._home, not other, processor
+                        )
                         last = stack.enter_context(walls)
                     finished = await run(
                         self.reactor,
@@ -263,6 +278,7 @@ class Git:
                         limit=limit,
                         on_err=on_err,
                         last=last,
+                        stall=STALL if words[0] in PROCESSOR else None,
                     )
             except FileNotFoundError:
                 raise HostError(
@@ -272,7 +288,13 @@ class Git:
             raise HostError(
                 ErrorCode.TIMEOUT, f"git {words[0]} was not done after {timeout:.0f} seconds; try again later"
             )
-        if finished.status not in fine:
+        if finished.stalled:
+            raise Stalled(
+                ErrorCode.CONFLICT,
+                f"git {words[0]} waits for something in the work copy that never comes: is there a named "
+                "pipe where a .gitignore or .gitattributes should be? Remove it",
+            )
+        if finished.status not in fine and not finished.truncated:
             raise GitFailed(words, finished)
         return finished
 
@@ -298,6 +320,7 @@ class Git:
         env: Mapping[str, str],
         top: Path,
         drop: bool,
+        processor: int | None,
     ) -> AbstractContextManager[Last]:
         """The walls around a run. It sees also what the repositories `ours` borrow their objects from.
 
@@ -308,7 +331,11 @@ class Git:
         lent += [lender for folder in (*lent, *objects) for lender in lenders(folder)]
         seen = [top / path for path in (self._home, *reads, *lent) if path is not None]
         return self._confinement.around(
-            seen, [top / path for path in writes if path is not None], self._data, drop=drop
+            seen,
+            [top / path for path in writes if path is not None],
+            self._data,
+            drop=drop,
+            processor=processor,
         )
 
     def _ssh(self) -> str:

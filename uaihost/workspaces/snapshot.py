@@ -20,9 +20,10 @@ from uaihost.workspaces.indexes import existing, index_trees
 from uaihost.workspaces.locks import Locks
 from uaihost.workspaces.looks import Look, Looks
 from uaihost.workspaces.own_repository import KNOWN, TAKEN, OwnRepositories, lines_of, object_form
+from uaihost.workspaces.pipes import remove_pipes
 from uaihost.workspaces.places import Places, Record
 from uaihost.workspaces.removal import Trash
-from uaihost.workspaces.safe_git import Git, GitFailed
+from uaihost.workspaces.safe_git import Git, GitFailed, Stalled
 from uaihost.workspaces.untrusted import is_plain
 from uaihost.workspaces.working_tree import Recorded, WorkingTrees
 
@@ -139,7 +140,12 @@ class Snapshots:
         elif head is not None:
             await self._git.run("update-ref", git_dir=places.repo, operands=[KNOWN, head])
         if places.tree.is_dir():
-            files = await self._trees.record(places, head, found.names)
+            try:
+                files = await self._trees.record(places, head, found.names)
+            except Stalled:
+                if not await self._blocking.call(remove_pipes, places.tree):
+                    raise
+                files = await self._trees.record(places, head, found.names)
         else:
             files = Recorded(await self._own.committed(places, head))
         return Snapshot(

@@ -28,6 +28,8 @@ MAX_NESTED = 100
 READ = 1800.0
 # Seconds: a file that changed this shortly before it was looked at can change again within the same second.
 _RACY = 2.0
+# Everything that conversion asks of attributes (gitattributes(5)), set to what leaves content alone.
+_BYTES = "* -text !eol !crlf !working-tree-encoding !ident !filter\n"
 
 
 @attrs.frozen
@@ -64,6 +66,8 @@ class WorkingTrees:
                 await self._read_head(places, index, start)
                 break
             except GitFailed:
+                # One that was ended by a signal leaves its lock.
+                index.with_name("index.lock").unlink(missing_ok=True)
                 index.unlink(missing_ok=True)
                 if start is None:
                     raise
@@ -74,7 +78,14 @@ class WorkingTrees:
         if listed.truncated:
             raise too_many()
         names = {name for name in listed.out.split(b"\0") if name}
-        names.update(await list_untracked(self._git, places.repo, places.tree, index))
+        try:
+            untracked = await list_untracked(self._git, places.repo, places.tree, index)
+        except GitFailed as failed:
+            if not failed.exhausted:
+                raise
+            # A rule that is matched for ever hides nothing.
+            untracked = await list_untracked(self._git, places.repo, places.tree, index, rules=False)
+        names.update(untracked)
         cached = await self._git.run("ls-files", "--cached", "-z", git_dir=places.repo, index=index)
         names.update(set(indexed).difference(cached.out.split(b"\0")))
         converted = await self._add(places, index, names)
@@ -117,12 +128,14 @@ class WorkingTrees:
             await self._blocking.call(self._trash.remove, places.stage)
 
 
-async def list_untracked(git: Git, repo: Path, tree: Path, index: Path) -> list[bytes]:
+async def list_untracked(git: Git, repo: Path, tree: Path, index: Path, *, rules: bool = True) -> list[bytes]:
     """Files of `tree` that are neither in the index nor ignored; those of repositories inside it are among
     them.
 
     git lists such a repository as one name with a slash; it is listed on its own, as the root of a
     working tree, where git passes over its `.git` like over ours.
+
+    rules: whether what the repository ignores is left out.
 
     Raises:
         HostError: `too_large`, too many.
@@ -132,7 +145,7 @@ async def list_untracked(git: Git, repo: Path, tree: Path, index: Path) -> list[
     none = repo / "no-index"
     for prefix in nested:
         listed = await git.run(
-            "ls-files", "--others", "--exclude-standard", "-z",
+            "ls-files", "--others", *(("--exclude-standard",) if rules else ()), "-z",
             git_dir=repo, work_tree=_inside(tree, prefix), index=none if prefix else index,
             fine=(0, 128) if prefix else (0,),
         )  # fmt: skip
@@ -158,14 +171,22 @@ async def add_converted(
     try:
         await _update_index(git, repo, stage, index, gone, names)
     except GitFailed:
-        # An attribute can ask for an encoding that a file does not have; then bytes are bytes.
+        # An attribute can ask for an encoding that a file does not have, or be a pattern that is matched for
+        # ever; then bytes are bytes. What is said here is all that git asks for, so that it looks no further.
         attributes.parent.mkdir(exist_ok=True)
-        attributes.write_text("* -text !working-tree-encoding !ident !filter\n", encoding="ascii")
-        await _update_index(git, repo, stage, index, gone, names)
+        attributes.write_text(_BYTES, encoding="ascii")
+        await _update_index(git, repo, stage, index, gone, names, patient=True)
 
 
 async def _update_index(
-    git: Git, repo: Path, stage: Path, index: Path, gone: Collection[bytes], names: Collection[bytes]
+    git: Git,
+    repo: Path,
+    stage: Path,
+    index: Path,
+    gone: Collection[bytes],
+    names: Collection[bytes],
+    *,
+    patient: bool = False,
 ) -> None:
     """Removals first: a link can stand where a folder of removed files was."""
     for option, chosen in (("--force-remove", gone), ("--add", names)):
@@ -175,7 +196,7 @@ async def _update_index(
             await git.run(
                 "update-index", option, "--replace", "-z", "--stdin",
                 git_dir=repo, work_tree=stage, index=index,
-                stdin=b"".join(name + b"\0" for name in chosen), timeout=READ,
+                stdin=b"".join(name + b"\0" for name in chosen), timeout=READ, patient=patient,
             )  # fmt: skip
 
 

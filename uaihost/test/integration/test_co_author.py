@@ -75,12 +75,14 @@ class CoAuthorTests(WorkspacesCase):
         await self.typed("EDITOR='sh -c \"echo edited > $1\" -' git commit -q --allow-empty", CLAUDE)
         self.assertEqual(await self.co_authors(), [CLAUDE])
         await self.typed("git commit -q --allow-empty", CLAUDE, status=1)
-        await self.typed("git checkout -q side; git rebase -q fix/x~1", CLAUDE)
-        self.assertEqual((await self.typed("git log -1 --format=%s"), await self.co_authors()), ("side", []))
-        await self.typed(
-            "git checkout -q fix/x; git reset -q --hard HEAD~1; git cherry-pick side~0 || true", CLAUDE
+        await self.typed("git checkout -q side; echo t > t; git add t; git commit -qm person")
+        await self.typed("git rebase -q fix/x", CLAUDE)
+        moved = (await self.typed("git log -2 --format=%s"), await self.co_authors())
+        self.assertEqual(moved, ("person\nedited", []))
+        await self.typed("git checkout -qb third fix/x~1; git cherry-pick side", CLAUDE)
+        self.assertEqual(
+            (await self.typed("git log -1 --format=%s"), await self.co_authors()), ("person", [])
         )
-        self.assertEqual(await self.co_authors("side"), [])
 
     async def test_the_repositorys_own_hooks_go_on_working(self) -> None:
         await self.up()

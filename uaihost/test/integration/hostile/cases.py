@@ -108,13 +108,14 @@ class Rig:
 class Case:
     """plant: writes it; its name is the test's and the catalogue's. refused: a part of the error with which
     the diff is refused; None where it must be right. head: whether what was committed can still be read.
-    seconds: for each of the things that the host does.
+    seconds: for each of the things that the host does. changed: whether saving has to change the work copy.
     """
 
     plant: Callable[[Rig], None]
     refused: str | None = None
     head: bool = True
     seconds: float = 20.0
+    changed: bool = False
 
     @property
     def name(self) -> str:
