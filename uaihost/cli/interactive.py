@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
@@ -68,8 +69,7 @@ def sign_in(provider: str, words: Sequence[str] = ()) -> tuple[str, dict[str, st
     """
     wanted, program = reachable(), PROGRAMS[provider]
     steps = Steps(Console(stderr=True))
-    # Apart from the daemon's own, which ends containers that no task of its has; one at a time.
-    host_id = "login-" + hashlib.sha256(os.fsencode(wanted.data_dir)).hexdigest()[:12]
+    host_id = sign_in_id(wanted.data_dir)
 
     async def work(reactor: Any, threads: Threads) -> tuple[str, dict[str, str]]:
         address = engine_address(wanted)
@@ -108,6 +108,12 @@ def sign_in(provider: str, words: Sequence[str] = ()) -> tuple[str, dict[str, st
             terminal.stop()
 
     return run(work)
+
+
+def sign_in_id(data: Path) -> str:
+    """Of the containers of this data folder's sign-ins, one at a time: apart from its daemon's, which ends
+    those that no task of its has."""
+    return "login-" + hashlib.sha256(os.fsencode(data)).hexdigest()[:12]
 
 
 def token_in(shown: str) -> str | None:

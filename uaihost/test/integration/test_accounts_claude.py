@@ -5,10 +5,11 @@ from __future__ import annotations
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from uaihost.cli.interactive import sign_in_id
 from uaihost.credentials.formats import check_value
 from uaihost.test.integration.bridged_engine import gateway
 from uaihost.test.integration.claude_issuer import CODE, TOKEN, ClaudeIssuer
-from uaihost.test.integration.engine import docker_host, standard_image
+from uaihost.test.integration.engine import docker_host, real_engine, standard_image
 from uaihost.test.integration.sign_in_person import COLUMNS, Person, signs_in
 from uaihost.test.support import short_folder
 
@@ -56,3 +57,18 @@ class SetupTokenTests(TestCase):
             self.fail("it signed in")
         self.assertFalse((self.folder / "result").exists())
         self.assertEqual([asked["code"] for asked in self.issuer.exchanged], ["another-code"])
+
+    async def test_ended_by_a_signal_it_leaves_no_container(self) -> None:
+        class GoneError(Exception):
+            pass
+
+        def leaves(person: Person) -> None:
+            if "Paste code" in person.shown:
+                raise GoneError
+
+        with self.assertRaises(GoneError):
+            await deferToThread(
+                signs_in, self.folder, self.engine, "claude", more=self.issuer.environment, does=leaves
+            )
+        engine = await real_engine(self, sign_in_id(self.folder / "data"))
+        self.assertEqual(await engine.all(), [])
