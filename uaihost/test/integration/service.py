@@ -78,12 +78,16 @@ class Service(ProcessProtocol):
 
     async def expose(self, task: str, ports: Sequence[tuple[str, int]]) -> None:
         """`uaihost expose`: a task without a container whose previews are these ports of this machine."""
-        words = ["expose", "--task", task, *(f"{name}={port}" for name, port in ports)]
+        await self.command("expose", "--task", task, *(f"{name}={port}" for name, port in ports))
+
+    async def command(self, *words: str) -> str:
+        """What `uaihost words...` prints on this host; RuntimeError when it fails."""
         out, err, status = await getProcessOutputAndValue(
             str(BIN / "uaihost"), words, env=self.env, path=str(self.data), reactor=self.reactor
         )
         if status != 0:
             raise RuntimeError(f"uaihost {' '.join(words)}: {status}: {(out + err).decode(errors='replace')}")
+        return str(out.decode())
 
     def memory(self, field: str = "VmRSS") -> int:
         """Bytes of a field of /proc/PID/status: VmRSS is what it holds now, VmHWM the most it ever held."""

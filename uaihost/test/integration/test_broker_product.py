@@ -56,6 +56,7 @@ class ProductTests(TestCase):
         self.assertIn("/o/shop/pull/3", self.inside("gh pr create --title T --body B"))
         refused = self.inside("gh pr list -R localhost/o/other", fails=True)
         self.assertIn("o/other is not a repository of this task", refused)
+        self.lose_the_token(bridge, task_id)
         daemons.kill("uaihost")
         self.assertIn("could not read Username", self.inside("git fetch origin", fails=True))
         daemons.start_host()
@@ -72,6 +73,26 @@ class ProductTests(TestCase):
         # The search does find what is there.
         (self.root / "host" / "planted").write_text(f"x{self.token}x")
         self.assertEqual(list(self.holding(self.token)), [self.root / "host" / "planted"])
+
+    def lose_the_token(self, bridge: BridgeClient, task_id: str) -> None:
+        """Revoked at GitHub: told once in the task, tried again by an order, well again with another one."""
+        self.forge.model.revoke("ada")
+        # git says that it was refused; whoever asks next finds out what that means.
+        for _ in range(3):
+            self.inside("git fetch origin", fails=True)
+        (note,) = wait_for("the note", lambda: self.notes(bridge, task_id, "gh authentication expired"), 30)
+        self.assertIn("reason: GitHub does not take the token", note)
+        bridge.call("POST", f"/api/tasks/{task_id}/messages", {"text": "/retry-gh"})
+        wait_for("the answer", lambda: self.notes(bridge, task_id, "gh authentication expired")[1:], 30)
+        self.token = self.forge.model.personal("ada")
+        self.connect()
+        wait_for("the recovery", lambda: self.notes(bridge, task_id, "GitHub works again"), 30)
+        self.inside("git fetch origin")
+
+    def notes(self, bridge: BridgeClient, task_id: str, words: str) -> list[str]:
+        events = bridge.call("GET", f"/api/tasks/{task_id}/events")["events"]
+        texts = [event["text"] for event in events if event["kind"] == "channel.message"]
+        return [text for text in texts if words in text]
 
     def connect(self) -> None:
         secret = self.root / "token"
