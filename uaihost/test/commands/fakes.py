@@ -208,14 +208,15 @@ class FakeEgress(Faulty):
 
 
 class FakeBroker(Faulty):
-    """opened: what the tasks that have sockets may use."""
+    """opened: what the tasks that have sockets may use. variables: for containers."""
 
-    def __init__(self) -> None:
+    def __init__(self, **variables: str) -> None:
         super().__init__()
         self.opened: dict[str, Grant] = {}
+        self.variables = variables
 
     def environment(self, own: Collection[str]) -> dict[str, str]:
-        return {} if "GH_TOKEN" in own else {"GH_TOKEN": "none"}
+        return {} if "GH_TOKEN" in own else self.variables
 
     async def open(self, grant: Grant) -> None:
         self.called("open", grant.task_id)

@@ -9,6 +9,10 @@ from uaihost.test.commands.fakes import project, task_down, task_up
 
 
 class TaskProofTests(CommandCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.broker.variables = {"GH_TOKEN": "none"}
+
     def test_before_the_container_starts(self) -> None:
         self.done(self.tasks.up("c", task_up(project("a", env='{"A": "1"}'), project("b", position=1))))
         wanted = task_up(project("a"), project("b", position=1))

@@ -97,7 +97,7 @@ class BrokerContract:
 
 class FakeBrokerTests(BrokerContract, TestCase):
     def setUp(self) -> None:
-        self.fake = FakeBroker()
+        self.fake = FakeBroker(GH_TOKEN="none")
         self.broker: Broker = self.fake
 
     def user_of(self, task_id: str) -> str | None:
