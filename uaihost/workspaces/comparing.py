@@ -4,7 +4,6 @@ git told then is told again.
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
@@ -37,9 +36,6 @@ _NAMES = 50_000
 
 # Files that changed since the last comparison; with more, all are compared again.
 _FEW = 100
-# A plain file whose content or right to be run changed (gitdiff-core(7)).
-_EDITED = re.compile(rb":100\d{3} 100\d{3} [0-9a-f]+ [0-9a-f]+ M\Z")
-
 # Of git-diff-tree(1): nothing that a repository defines is run.
 OPTIONS = ("-r", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color", "--submodule=short")
 _SETTINGS = (f"core.bigFileThreshold={LARGE}",)
@@ -106,21 +102,20 @@ class Comparisons:
 
         Only names that come or go can make another rename, so that each of the others stands for itself.
         """
-        listed = await self._git.run(
-            "diff-tree", "-r", "--no-renames", "--raw", "-z", "--full-index",
-            git_dir=snapshot.repo, operands=[last.tree, snapshot.tree],
-        )  # fmt: skip
-        words = listed.out.split(b"\0")[:-1]
-        names = words[1::2]
+        names = await self._changed(last, snapshot)
         known = {file.path: file for file in last.files}
-        simple = all(_EDITED.match(word) for word in words[::2])
-        if len(names) > _FEW or not simple or any(known[n].status != "modified" for n in names if n in known):
+        sources = {file.old_path for file in last.files}
+        if len(names) > _FEW or not sources.isdisjoint(names):
+            return None
+        if any(known[name].status != "modified" for name in names if name in known):
             return None
         if not names:
             return attrs.evolve(last, tree=snapshot.tree)
         found, unstaged = await all_of(
             self._compare(snapshot, last.base, names), self._against_index(snapshot, places.index, names)
         )
+        if any(file.status != "modified" for file in found.files):
+            return None
         if not found.whole or (unstaged is None) != (last.unstaged is None):
             return None
         for name in names:
@@ -133,6 +128,18 @@ class Comparisons:
             unstaged=unstaged and last.unstaged and replaced(last.unstaged, names, unstaged),
         )
         return told
+
+    async def _changed(self, last: Compared, snapshot: Look) -> list[bytes]:
+        """The files that are not as in the last tree."""
+        if snapshot.tree == last.tree:
+            return []
+        if snapshot.since is not None and snapshot.since[0] == last.tree:
+            return sorted(snapshot.since[1])
+        listed = await self._git.run(
+            "diff-tree", "-r", "--no-renames", "--name-only", "-z",
+            git_dir=snapshot.repo, operands=[last.tree, snapshot.tree],
+        )  # fmt: skip
+        return listed.out.split(b"\0")[:-1]
 
     async def _compare(self, snapshot: Look, base: str, paths: Sequence[bytes] = ()) -> Compared:
         found = await self._git.run(

@@ -36,7 +36,8 @@ class Look:
     there is none; tree: of the files, ignored ones left out; large: names of changed files that were left
     out for their size, with whether they are in `head`. index_digest: of the copy's own index, which lies at
     `Places.index`; staging, how that differs from `head`; each None when there is none that can be read.
-    links: the repositories inside, by their names.
+    links: the repositories inside, by their names. since: the tree of the look before, and the files that are
+    not as there, where that is known.
     """
 
     repo: Path
@@ -48,6 +49,7 @@ class Look:
     index_digest: bytes | None
     staging: Staging | None
     links: dict[bytes, Link]
+    since: tuple[str, frozenset[bytes]] | None
 
 
 @attrs.frozen
@@ -111,7 +113,16 @@ class Looks:
         commits = {name: link.commit for name, link in links.items()}
         files = await self.trees.look(places, head, added, commits, largest)
         return Look(
-            places.seen, record, found.refs, head, files.tree, files.large, found.digest, staging, links
+            places.seen,
+            record,
+            found.refs,
+            head,
+            files.tree,
+            files.large,
+            found.digest,
+            staging,
+            links,
+            files.since,
         )
 
     async def _links(

@@ -9,7 +9,6 @@ from, so that no look leaves anything there; it is thrown away when it has grown
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -28,7 +27,6 @@ from uaihost.workspaces.file_marks import (
     YOUNG,
     Content,
     Found,
-    Mark,
     drift,
     moment,
     read_files,
@@ -38,8 +36,9 @@ from uaihost.workspaces.indexes import entries
 from uaihost.workspaces.places import Places
 from uaihost.workspaces.removal import Trash
 from uaihost.workspaces.safe_git import Git, GitFailed
+from uaihost.workspaces.tree_script import Recording, write_script
 from uaihost.workspaces.untrusted import stage_files
-from uaihost.workspaces.working_tree import READ, Recorded, add_converted, list_untracked, too_many
+from uaihost.workspaces.working_tree import READ, add_converted, list_untracked, too_many
 
 log = Logger()
 
@@ -60,36 +59,13 @@ _TREE = re.compile(rb"040000 tree ([0-9a-f]+)\t")
 
 
 @attrs.frozen
-class _Entry:
-    """A file as it was recorded. mark: None when it has to be read again."""
+class Seen:
+    """tree: its object; large: changed files that were left out for their size, with whether they are in the
+    commit; since: the tree of the last time, and the files that are not as there, where that is known."""
 
-    mode: bytes
-    oid: bytes
-    mark: Mark | None
-
-    def equals(self, other: _Entry | None) -> bool:
-        """Whether both are the same in a tree."""
-        return other is not None and (self.mode, self.oid) == (other.mode, other.oid)
-
-
-@attrs.frozen
-class _Look:
-    """What a look found. names: of files that are not as the index says, of which `gone` are not there;
-    links, large: as in `Found` and `SeenTrees.look`; entries: what was recorded."""
-
-    names: set[bytes] = attrs.field(factory=set)
-    gone: set[bytes] = attrs.field(factory=set)
-    links: dict[bytes, str] = attrs.field(factory=dict)
-    large: dict[bytes, int] = attrs.field(factory=dict)
-    entries: dict[bytes, _Entry] = attrs.field(factory=dict)
-
-    def follows(self, last: _Look) -> bool:
-        """Whether no file went back to what the commit has, which is not known here."""
-        return (
-            last.names <= self.names
-            and last.links.keys() <= self.links.keys()
-            and last.large.keys() == self.large.keys()
-        )
+    tree: str
+    large: dict[bytes, bool]
+    since: tuple[str, frozenset[bytes]] | None
 
 
 @attrs.define
@@ -111,7 +87,7 @@ class _Memory:
     young: set[bytes]
     attributes: bool
     said: dict[bytes, tuple[bytes, bytes]] = attrs.field(factory=dict)
-    last: _Look = attrs.field(factory=_Look)
+    last: Recording = attrs.field(factory=Recording)
     tree: str = ""
     looks: int = 0
 
@@ -139,7 +115,7 @@ class SeenTrees:
     async def look(
         self, places: Places, head: str | None, staged: Iterable[bytes],
         links: Mapping[bytes, str], largest: int,
-    ) -> Recorded:  # fmt: skip
+    ) -> Seen:  # fmt: skip
         """The files as they are now, ignored ones left out.
 
         staged: names in the copy's own index that `head` does not have; they may be ignored.
@@ -167,7 +143,7 @@ class SeenTrees:
     async def _look(
         self, places: Places, head: str | None, staged: Iterable[bytes],
         links: Mapping[bytes, str], largest: int, memory: _Memory | None,
-    ) -> tuple[Recorded, _Memory]:  # fmt: skip
+    ) -> tuple[Seen, _Memory]:  # fmt: skip
         memory = await self._ready(places, head, memory)
         dirty, untracked = await self._listed(places)
         if len(dirty - memory.last.entries.keys()) > _MANY:
@@ -188,10 +164,13 @@ class SeenTrees:
             and found.same.union(said) == memory.last.entries.keys()
             and (names, found.large, links) == (memory.last.names, memory.last.large, memory.last.links)
         )
+        before, since = memory.tree, None
         if not (unchanged and memory.tree):
             found.read.update(said)
-            await self._record(places, memory, names, tracked, links, found)
-        return Recorded(memory.tree, {name: name in tracked for name in found.large}), memory
+            changed = await self._record(places, memory, names, tracked, links, found)
+            since = None if changed is None else (before, changed)
+        large = {name: name in tracked for name in found.large}
+        return Seen(memory.tree, large, since), memory
 
     async def _said(
         self, places: Places, memory: _Memory, names: set[bytes], now: int
@@ -206,7 +185,7 @@ class SeenTrees:
         read = (await self._blocking.call(read_files, places.tree, asked, {}, None, now)).read
         said = {name: (one.mode, one.data) for name, one in read.items()}
         if said != memory.said:
-            memory.last, memory.tree, memory.said = _Look(), "", said
+            memory.last, memory.tree, memory.said = Recording(), "", said
         return read
 
     # ---- the index -------------------------------------------------------------------------------------
@@ -231,7 +210,7 @@ class SeenTrees:
             if not memory.attributes and await self._has_attributes(places):
                 memory.attributes = True
             if memory.attributes:
-                memory.last = _Look()
+                memory.last = Recording()
         return memory
 
     async def _anew(self, places: Places, head: str | None) -> _Memory:
@@ -300,14 +279,19 @@ class SeenTrees:
     async def _record(
         self, places: Places, memory: _Memory, names: set[bytes], tracked: set[bytes],
         links: Mapping[bytes, str], found: Found,
-    ) -> None:  # fmt: skip
-        """Make the tree: the commit's, with what differs."""
+    ) -> frozenset[bytes] | None:  # fmt: skip
+        """Make the tree: the commit's, with what differs. Returns the files that are not as in the last tree,
+        where that is known.
+        """
         gone = tracked.difference(found.here)
         converted: dict[bytes, tuple[bytes, bytes]] = {}
         if memory.attributes or found.left:
             converted = await self._converted(places, found, gone)
-        look = _Look(names, gone, dict(links), found.large)
-        script = await self._blocking.call(_script, memory, look, found, converted)
+        look = Recording(names, gone, dict(links), found.large)
+        again = bool(memory.tree)
+        script, changed = await self._blocking.call(
+            write_script, memory.form, memory.start, memory.last, again, look, found, converted
+        )
         finished = await self._git.run(
             "fast-import", "--quiet", "--done", "--force", "--depth=0", git_dir=places.seen, stdin=script,
             settings=_PASSING, timeout=READ,
@@ -317,6 +301,7 @@ class SeenTrees:
             raise GitFailed(("fast-import",), finished)
         memory.tree, memory.last = tree[1].decode("ascii"), look
         memory.looks += 1
+        return changed
 
     async def _converted(
         self, places: Places, found: Found, gone: set[bytes]
@@ -340,40 +325,6 @@ class SeenTrees:
             index.unlink(missing_ok=True)
         wanted = set(names)
         return {one.name: (one.mode, one.oid) for one in entries(listed.out) if one.name in wanted}
-
-
-def _script(
-    memory: _Memory, look: _Look, found: Found, converted: Mapping[bytes, tuple[bytes, bytes]]
-) -> bytes:
-    """What git-fast-import(1) is told; fills in the entries of `look`. Blocking."""
-    last = memory.last
-    for name in found.same:
-        look.entries[name] = last.entries[name]
-    for name, one in found.read.items():
-        mode, oid = converted.get(name) or (one.mode, _oid(one.data, memory.form))
-        look.entries[name] = _Entry(mode, oid, one.mark)
-    for name, (mode, oid) in converted.items():
-        look.entries.setdefault(name, _Entry(mode, oid, None))
-    lines = [b"commit refs/looks/last\ncommitter a <a> 0 +0000\ndata 0\n"]
-    gone, wanted = look.gone, look.entries
-    if memory.tree and look.follows(last):
-        lines.append(b"from refs/looks/last^0\n")
-        # A name that was gone before may be a folder by now.
-        gone = gone - last.gone | last.entries.keys() - look.entries.keys()
-        wanted = {name: one for name, one in wanted.items() if not one.equals(last.entries.get(name))}
-    elif memory.start is not None:
-        lines.append(b"from %s\n" % memory.start.encode("ascii"))
-    # Removals first: a link can stand where a folder of removed files was.
-    lines += [b"D %s\n" % _quoted(name) for name in sorted(gone)]
-    for name, entry in wanted.items():
-        if name in found.read and name not in converted:
-            data = found.read[name].data
-            lines.append(b"M %s inline %s\ndata %d\n%s\n" % (entry.mode, _quoted(name), len(data), data))
-        else:
-            lines.append(b"M %s %s %s\n" % (entry.mode, entry.oid, _quoted(name)))
-    lines += [b"M 160000 %s %s\n" % (oid.encode("ascii"), _quoted(name)) for name, oid in look.links.items()]
-    lines.append(b'ls ""\ndone\n')
-    return b"".join(lines)
 
 
 def _stage(stage: Path, files: Mapping[bytes, Content]) -> None:
@@ -409,12 +360,3 @@ def _outside(names: set[bytes], links: Collection[bytes]) -> set[bytes]:
         return names
     inside = tuple(link + b"/" for link in links)
     return {name for name in names if name not in links and not name.startswith(inside)}
-
-
-def _oid(data: bytes, form: str) -> bytes:
-    return hashlib.new(form, b"blob %d\0" % len(data) + data).hexdigest().encode("ascii")
-
-
-def _quoted(name: bytes) -> bytes:
-    """A path as git-fast-import(1) reads it."""
-    return b'"' + name.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n") + b'"'

@@ -351,7 +351,7 @@ class FreshTests(WorkspacesCase):
         steps: list[tuple[str, str | None]] = [
             ("second", text + "changed\n"), ("third", "all new\n"), ("third", text + "3\n"),
             ("new", text + "4\n"), ("second", "\0binary"), ("second", text), ("moved", text + "more\n"),
-            ("third", "3\n"), ("gone", "back\n"), ("third", None), ("third", text), ("new", "n\n"),
+            ("third", "3\n"), ("gone", "back\n"), ("third", None), ("first", text), ("new", "n\n"),
         ]  # fmt: skip
         for name, content in steps:
             if content is None:
