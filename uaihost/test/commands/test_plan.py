@@ -91,7 +91,7 @@ class SurfaceTests(CommandCase):
             {
                 "taskUp", "taskDown", "taskStatus", "channelEnsure", "channelTeardown", "channelDeliver",
                 "channelResolvePermission", "channelInterrupt", "cloneRepo", "taskDiff", "attachmentWrite",
-                "attachmentRead", "appendTranscript",
+                "attachmentRead", "appendTranscript", "taskPush",
             },
         )  # fmt: skip
 
@@ -112,6 +112,7 @@ class SurfaceTests(CommandCase):
             {
                 "taskStatus",
                 "taskDiff",
+                "taskPush",
                 "attachmentRead",
                 "channelResolvePermission",
                 "channelInterrupt",
