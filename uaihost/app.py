@@ -153,6 +153,7 @@ class Host(StagedService):
         rooms = self._rooms = Rooms(ground, agents, self._services)
         self.undo.append(rooms.tunnels.stop)
         self._agents = agents
+        await rooms.keys.start()
         await rooms.accounts.load()
         self.undo.append(rooms.proofs.stop)
         await rooms.proofs.start()

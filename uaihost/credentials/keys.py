@@ -41,6 +41,15 @@ class Keys:
         self._sealer: Sealer | None = None
         self._lock = DeferredLock()
 
+    async def start(self) -> None:
+        """End a rotation that was begun, or that a second credential of systemd asks for, before its owner
+        takes the older key away; a key that cannot be used is told and hinders nothing else."""
+        try:
+            if await self._store.run(sealed.secrets):
+                await self.sealer()
+        except HostError as error:
+            log.warn("stored secrets cannot be used: {why}", why=error.message)
+
     async def sealer(self) -> Sealer:
         """Who seals and opens; the same object for as long as the host runs, whatever is rotated.
 

@@ -323,6 +323,15 @@ class KeysTests(TestCase):
         await keys.rotate()
         self.assertEqual({place: sealer.open(place, secret) for place, secret in read}, SECRETS)
 
+    async def test_a_start_makes_no_key_and_goes_on_without_one(self) -> None:
+        await self.keys().start()
+        self.assertFalse(self.path.exists())
+        store_all(self.store, Sealer(KEY))
+        before = sealed.secrets(self.store.db)
+        await self.keys().start()
+        self.assertFalse(self.path.exists())
+        self.assertEqual(sealed.secrets(self.store.db), before)
+
     async def test_a_key_that_is_lost_is_said_and_can_be_given_up(self) -> None:
         store_all(self.store, await self.keys().sealer())
         self.path.unlink()
@@ -339,6 +348,12 @@ class KeysTests(TestCase):
         (folder / OLD_NAME).write_text(OTHER.hex())
         (folder / NAME).write_text(KEY.hex())
         store_all(self.store, Sealer(OTHER))
+        before = sealed.secrets(self.store.db)
+        keys = self.keys(lambda: SystemdSource(folder))
+        await keys.start()
+        self.assertFalse({one for _, one in before} & {one for _, one in sealed.secrets(self.store.db)})
+        # The older one is taken away.
+        (folder / OLD_NAME).unlink()
         sealer = await self.keys(lambda: SystemdSource(folder)).sealer()
         self.assertEqual(opened(self.store, sealer), SECRETS)
         self.assertEqual(sealer.key_id, Sealer(KEY).key_id)
