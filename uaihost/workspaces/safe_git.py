@@ -140,9 +140,9 @@ _STRANGERS = (
 # The commands that read what an agent may be changing, each in one process.
 # Seconds after which one that did nothing, and then nothing again, is ended: it opened a named pipe.
 STALL = 5.0
-# Seconds of processor time: 100,000 files take two, hashing takes one for 50 MB or more, and a pattern can be
-# matched for ever.
-PROCESSOR = {"ls-files": 40, "diff-files": 40, "update-index": 120}
+# Seconds of processor time: 100,000 files take two, a pattern can be matched for ever. None for what hashes
+# files of any size.
+PROCESSOR = {"ls-files": 40, "diff-files": 40, "update-index": None}
 # The commands that write files of a work tree; to the others it is there for reading.
 _WRITERS = {"read-tree", "checkout-index"}
 
@@ -209,7 +209,6 @@ class Git:
         reads: Sequence[Path] = (),
         writes: Sequence[Path] = (),
         abroad: bool = False,
-        patient: bool = False,
     ) -> Finished:
         """Run `git words... operands...` to its end.
 
@@ -228,7 +227,6 @@ class Git:
             idle: only with processor time that nobody else wants.
             reads, writes: further folders that the run may read and write (`_around`).
             abroad: a repository takes part that is the owner's, and may lie and borrow anywhere.
-            patient: it may take what processor time it needs.
 
         Raises:
             GitFailed: it ended with another status.
@@ -263,7 +261,7 @@ class Git:
                         (written if words[0] in _WRITERS else seen).append(work_tree)
                         if words[0] == "init":
                             written += [Path(operand).parent for operand in operands]
-                        processor = None if patient else PROCESSOR.get(words[0])
+                        processor = PROCESSOR.get(words[0])
                         walls = self._around(
                             seen, written, ours, env, cwd or self._home, not other, processor
                         )

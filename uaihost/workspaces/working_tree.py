@@ -171,22 +171,14 @@ async def add_converted(
     try:
         await _update_index(git, repo, stage, index, gone, names)
     except GitFailed:
-        # An attribute can ask for an encoding that a file does not have, or be a pattern that is matched for
-        # ever; then bytes are bytes. What is said here is all that git asks for, so that it looks no further.
+        # An attribute can ask for an encoding that a file does not have; then bytes are bytes.
         attributes.parent.mkdir(exist_ok=True)
         attributes.write_text(_BYTES, encoding="ascii")
-        await _update_index(git, repo, stage, index, gone, names, patient=True)
+        await _update_index(git, repo, stage, index, gone, names)
 
 
 async def _update_index(
-    git: Git,
-    repo: Path,
-    stage: Path,
-    index: Path,
-    gone: Collection[bytes],
-    names: Collection[bytes],
-    *,
-    patient: bool = False,
+    git: Git, repo: Path, stage: Path, index: Path, gone: Collection[bytes], names: Collection[bytes]
 ) -> None:
     """Removals first: a link can stand where a folder of removed files was."""
     for option, chosen in (("--force-remove", gone), ("--add", names)):
@@ -196,7 +188,7 @@ async def _update_index(
             await git.run(
                 "update-index", option, "--replace", "-z", "--stdin",
                 git_dir=repo, work_tree=stage, index=index,
-                stdin=b"".join(name + b"\0" for name in chosen), timeout=READ, patient=patient,
+                stdin=b"".join(name + b"\0" for name in chosen), timeout=READ,
             )  # fmt: skip
 
 

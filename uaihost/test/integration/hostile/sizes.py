@@ -236,7 +236,6 @@ def packed_refs_bomb(rig: Rig) -> None:
 
 def slow_patterns(rig: Rig) -> None:
     rig.write("sub/.gitignore", ("*a" * 40 + "b\n") * 20 + ("**/" * 40 + "x\n") * 20)
-    rig.write("sub/.gitattributes", ("*a" * 40 + "b text\n") * 20)
     for number in range(20):
         rig.write(f"sub/{'a' * 200}{number}", "x\n")
 

@@ -33,7 +33,9 @@ class HostileCase(WorkspacesCase):
         super().setUp()
         for name in ("LEAST_HEAP", "MOST_HEAP"):
             self.patch(confinement, name, HEAP)
-        self.patch(safe_git, "PROCESSOR", dict.fromkeys(safe_git.PROCESSOR, PROCESSOR))
+        self.patch(
+            safe_git, "PROCESSOR", dict.fromkeys(safe_git.PROCESSOR, PROCESSOR) | {"update-index": None}
+        )
         self.patch(safe_git, "STALL", STALL)
         self.workspaces = self.host()
         self.mark = self.root / "mark"
