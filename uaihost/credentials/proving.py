@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from uaihost.blocking import Blocking
@@ -30,6 +31,8 @@ from uaihost.paths import Folders
 
 # Connections to GitHub's API that are kept for the next requests.
 KEPT = 4
+# Seconds for TLS connections to end in order when the host stops.
+GOODBYE = 1.0
 
 
 class Settings(Protocol):
@@ -71,6 +74,7 @@ class Proofs:
         shim: Path,
         note: Callable[[str, str], object],
     ) -> None:
+        self._reactor = reactor
         self._blocking = blocking
         self._folders = folders
         self._ca_file = settings.ca_file
@@ -117,7 +121,11 @@ class Proofs:
 
     async def stop(self) -> None:
         self.broker.stop()
-        await self._pool.closeCachedConnections()
+        # A server that does not say goodbye holds nobody up.
+        closing: Deferred[Any] = self._pool.closeCachedConnections()
+        closing.addTimeout(GOODBYE, self._reactor)
+        with contextlib.suppress(TimeoutError):
+            await closing
         await self.audit.written()
 
     async def retry(self, task_id: str) -> str:

@@ -80,18 +80,22 @@ class ProductTests(TestCase):
         # git says that it was refused; whoever asks next finds out what that means.
         for _ in range(3):
             self.inside("git fetch origin", fails=True)
-        (note,) = wait_for("the note", lambda: self.notes(bridge, task_id, "gh authentication expired"), 30)
+        (note,) = wait_for(
+            "the note", lambda: self.notes(bridge, task_id, "gh authentication expired") or None, 30
+        )
         self.assertIn("reason: GitHub does not take the token", note)
         bridge.call("POST", f"/api/tasks/{task_id}/messages", {"text": "/retry-gh"})
-        wait_for("the answer", lambda: self.notes(bridge, task_id, "gh authentication expired")[1:], 30)
+        wait_for(
+            "the answer", lambda: self.notes(bridge, task_id, "gh authentication expired")[1:] or None, 30
+        )
         self.token = self.forge.model.personal("ada")
         self.connect()
-        wait_for("the recovery", lambda: self.notes(bridge, task_id, "GitHub works again"), 30)
+        wait_for("the recovery", lambda: self.notes(bridge, task_id, "GitHub works again") or None, 30)
         self.inside("git fetch origin")
 
     def notes(self, bridge: BridgeClient, task_id: str, words: str) -> list[str]:
         events = bridge.call("GET", f"/api/tasks/{task_id}/events")["events"]
-        texts = [event["text"] for event in events if event["kind"] == "channel.message"]
+        texts = [event["text"] for event in events if event["type"] == "channel.message"]
         return [text for text in texts if words in text]
 
     def connect(self) -> None:
