@@ -1,7 +1,8 @@
 """Child processes on the host: argument list in, output out, the whole group ended at a deadline.
 
 A child leads a process group of its own, so that what it started ends with it. The order of an end is
-TERM, a grace, KILL; output beyond its limit is read and thrown away, so that no child blocks on a pipe.
+TERM, a grace, KILL. Output beyond its limit ends a child, since it may have no end; of what it says of errors
+the rest is read and thrown away.
 On Linux a child also ends with us, however we end: a git left behind by a killed daemon would work on the
 folders of the next one. What it started in turn is reached by `kill_all` only.
 """

@@ -3,8 +3,8 @@
     credential.py get|store|erase
 
 git writes what it needs a credential for to standard input and reads the answer (git-credential(1)). The
-token goes through git's memory only: it is in no file, no argument and no environment. Without the socket, and
-where the host refuses, nothing is answered, and git asks elsewhere; why is on standard error.
+token goes through git's memory only: it is in no file, no argument and no environment. Without the socket,
+and where the host refuses, nothing is answered, and git asks elsewhere; why is on standard error.
 
 Standard library only, Python 3.9 and later. In a container the socket has its place; on the host
 UAI_GIT_SOCKET names it.

@@ -103,9 +103,13 @@ class ChildTests(TestCase):
         code = "import os; print(sorted(set(os.environ) - {'LC_CTYPE'}))"
         self.assertEqual((await self.run_python(code)).out, b"[]\n")
 
-    async def test_output_beyond_the_limit_is_dropped_and_the_child_goes_on(self) -> None:
-        done = await self.run_python("import sys; sys.stdout.write('x' * 300000)", limit=1000)
-        self.assertEqual((done.status, len(done.out), done.truncated), (0, 1000, True))
+    async def test_output_beyond_the_limit_ends_the_child(self) -> None:
+        done = await self.run_python("import sys\nwhile True: sys.stdout.write('x' * 300000)", limit=1000)
+        self.assertEqual((done.status, len(done.out), done.truncated), (-signal.SIGTERM, 1000, True))
+
+    async def test_errors_beyond_the_limit_are_dropped_and_the_child_goes_on(self) -> None:
+        done = await self.run_python("import sys; sys.stderr.write('x' * 300000)", limit=1000)
+        self.assertEqual((done.status, len(done.err), done.truncated), (0, 1000, False))
 
     async def test_the_whole_group_ends_at_the_deadline(self) -> None:
         code = (

@@ -103,7 +103,9 @@ class StartTests(LaunchCase):
             ("claude", "Claude <noreply@anthropic.com>"),
             ("goose", "goose <goose@agents.invalid>"),
         ):
-            launcher = Launcher(self.engine, Inline(), self.folder, self.accounts, {}.get, co_author=True)
+            launcher = Launcher(
+                self.engine, Inline(), self.folder, self.accounts, lambda kind: None, co_author=True
+            )
             row = attrs.evolve(ROW, kind=kind)
             self.successResultOf(launcher.start("t1", row, "/workspace/app", Start(("agent",))))
             self.assertEqual(self.engine.started_with[-1].env, {"UAI_CO_AUTHOR": name})
