@@ -24,6 +24,7 @@ from uaihost.wire.reasons import Reason
 from uaihost.workspaces import upkeep
 from uaihost.workspaces.faults import clone_error, is_unreachable, reason
 from uaihost.workspaces.locks import Locks
+from uaihost.workspaces.offers import ORIGIN, TAGS, Offer, offered
 from uaihost.workspaces.progress import ProgressLines
 from uaihost.workspaces.removal import Trash
 from uaihost.workspaces.safe_git import NETWORK, Git, GitFailed
@@ -31,8 +32,6 @@ from uaihost.workspaces.urls import Repository
 
 log = Logger()
 
-ORIGIN = "refs/remotes/origin/"
-TAGS = "refs/tags/"
 # Seconds for the names alone; less where the mirror is a way out when nobody answers.
 _ASK = 120.0
 _ASK_AGAIN = 25.0
@@ -51,16 +50,6 @@ class Mirror:
     def branch(self, name: str) -> str | None:
         """The commit of the remote's branch `name`."""
         return self.refs.get(ORIGIN + name)
-
-
-@attrs.frozen
-class _Offer:
-    """What the remote says that it has. default: its HEAD's branch, commit: HEAD's, each None when it does
-    not say; refs: as a mirror would name them; None when they were too many to be listed."""
-
-    default: str | None
-    commit: str | None
-    refs: Mapping[str, str] | None
 
 
 class Mirrors:
@@ -246,25 +235,13 @@ class Mirrors:
             upkeep.clear_locks(self.path(key), self._now())
             self._cleared.add(key)
 
-    async def _ask(self, repository: Repository, timeout: float) -> _Offer:
+    async def _ask(self, repository: Repository, timeout: float) -> Offer:
         finished = await self._git.run(
             "ls-remote", "--symref", "--", operands=[repository.url, "HEAD", "refs/heads/*", f"{TAGS}*"],
             protocols=[repository.protocol], abroad=repository.kind == "local", timeout=timeout,
             settings=repository.reach.settings, extra=repository.reach.env,
         )  # fmt: skip
-        default = commit = None
-        refs: dict[str, str] = {}
-        for line in finished.out.decode("utf-8", "surrogateescape").split("\n"):
-            value, _, name = line.partition("\t")
-            if name == "HEAD" and value.startswith("ref: refs/heads/"):
-                default = value.removeprefix("ref: refs/heads/")
-            elif name == "HEAD":
-                commit = value
-            elif name.startswith("refs/heads/"):
-                refs[ORIGIN + name.removeprefix("refs/heads/")] = value
-            elif name.startswith(TAGS) and not name.endswith("^{}"):
-                refs[name] = value
-        return _Offer(default, commit, None if finished.truncated else refs)
+        return offered(finished.out, finished.truncated)
 
     async def _refs(self, path: Path) -> dict[str, str]:
         listed = await self._git.run(
@@ -273,7 +250,7 @@ class Mirrors:
         lines = (line.split(" ", 1) for line in listed.out.decode("utf-8", "surrogateescape").splitlines())
         return {name: oid for oid, name in lines if name != f"{ORIGIN}HEAD"}
 
-    async def _refs_if_new(self, path: Path, offer: _Offer) -> dict[str, str] | None:
+    async def _refs_if_new(self, path: Path, offer: Offer) -> dict[str, str] | None:
         """The mirror's refs when they are what the remote offers, so that nothing needs to be fetched."""
         try:
             refs = await self._refs(path)
@@ -356,7 +333,7 @@ class Mirrors:
         )  # fmt: skip
 
     async def _settled(
-        self, path: Path, repository: Repository, offer: _Offer, refs: dict[str, str] | None = None
+        self, path: Path, repository: Repository, offer: Offer, refs: dict[str, str] | None = None
     ) -> Mirror:
         """Remember the default branch; where the remote names none, choose as git clone would."""
         refs = refs or await self._refs(path)
@@ -388,7 +365,7 @@ class Mirrors:
             )
         default = await self._blocking.call(upkeep.default_branch, path)
         try:
-            mirror = await self._settled(path, repository, _Offer(default, None, None))
+            mirror = await self._settled(path, repository, Offer(default, None, None))
         except GitFailed as failed:
             raise clone_error(failed, repository.display) from None
         why = reason(error) if isinstance(error, GitFailed) else error.message

@@ -22,7 +22,8 @@ from pathlib import Path
 from uaihost.blocking import Blocking
 from uaihost.errors import ErrorCode, HostError
 from uaihost.workspaces.locks import Locks
-from uaihost.workspaces.mirrors import ORIGIN, Mirrors
+from uaihost.workspaces.mirrors import Mirrors
+from uaihost.workspaces.offers import ORIGIN
 from uaihost.workspaces.safe_git import Git, GitFailed
 
 _OBJECT = re.compile(r"[0-9a-f]{38,62}\Z|pack-[0-9a-f]{40,64}\.(?:pack|idx|rev)\Z")
