@@ -23,6 +23,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from uaihost.credentials import git_credentials
+from uaihost.credentials.allowance import Allowance
 from uaihost.credentials.api_forward import AT_ONCE, ApiForward, refusal
 from uaihost.credentials.graphql_rules import Refused, Repository
 from uaihost.errors import ErrorCode, HostError
@@ -54,11 +55,10 @@ class TaskDesk:
     def __init__(self, clock: Any, grant: Grant, host: Callable[[], str | None], note: Note) -> None:
         self.grant = grant
         self.turns = DeferredSemaphore(AT_ONCE)
-        self._clock = clock
         self._host = host
         self._note = note
         self._known: dict[str, None] = {}
-        self._left, self._filled = BURST, clock.seconds()
+        self._allowance = Allowance(clock, BURST, RATE)
 
     @property
     def user_id(self) -> str:
@@ -85,13 +85,7 @@ class TaskDesk:
 
     def allowed(self) -> bool:
         """Whether one more use is in the task's bounds, which then counts."""
-        now = self._clock.seconds()
-        self._left = min(BURST, self._left + (now - self._filled) * RATE)
-        self._filled = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
+        return self._allowance.take()
 
 
 class _Bounded(Request):

@@ -89,8 +89,7 @@ class GitHubTokens:
 
     async def load(self) -> None:
         """Read what is stored; what cannot be opened stays as it is and counts as not connected."""
-        rows = await self._store.run(table.connections)
-        for row in rows:
+        for row in await self._store.run(table.connections):
             self._generation = max(self._generation, row.generation)
             try:
                 self._held[row.user_id] = opened(row, await self._sealer())
@@ -398,4 +397,4 @@ def _token(held: Connection) -> str:
 
 def _not_connected(problem: str | None) -> str:
     reason = f" ({problem})" if problem else ""
-    return f"not connected to GitHub{reason}; connect it in the app, or type: uaihost login github"
+    return f"not connected to GitHub{reason}; connect it in the app, or type: uaihost github login"

@@ -20,6 +20,7 @@ from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 
 from uaihost.credentials import ssh_wire as wire
+from uaihost.credentials.allowance import Allowance
 from uaihost.credentials.known_hosts import Destination, destinations
 from uaihost.errors import HostError
 from uaihost.proofs import Grant, SshKeys
@@ -83,7 +84,7 @@ class AgentFactory(protocol.Factory):
         self.hosts = hosts
         self._audit = audit
         self.connections: set[AgentConnection] = set()
-        self._left, self._filled = BURST, clock.seconds()
+        self._allowance = Allowance(clock, BURST, RATE)
 
     def buildProtocol(self, addr: IAddress | None) -> protocol.Protocol | None:
         if len(self.connections) >= CONNECTIONS:
@@ -97,13 +98,7 @@ class AgentFactory(protocol.Factory):
 
     def allowed(self) -> bool:
         """Whether one more use is in the task's bounds, which then counts."""
-        now = self.clock.seconds()
-        self._left = min(BURST, self._left + (now - self._filled) * RATE)
-        self._filled = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
+        return self._allowance.take()
 
     def tell(self, host: str, outcome: str) -> None:
         grant = self.grant

@@ -106,7 +106,7 @@ class AccessTests(TokensCase):
         self.good(self.now(self.tokens.access("u2")), "bob")
         self.assertEqual((self.tokens.login("u2"), self.tokens.host("u2")), ("bob", "github.com"))
         self.assertIsNone(self.tokens.login("u3"))
-        self.assertIn("uaihost login github", self.fails(self.tokens.access("u3")))
+        self.assertIn("uaihost github login", self.fails(self.tokens.access("u3")))
 
     def test_a_token_is_renewed_ahead_of_its_end(self) -> None:
         self.connect()
