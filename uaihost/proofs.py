@@ -79,9 +79,10 @@ class PullRequests(Protocol):
     """Pull requests of a user at the GitHub that the user is connected to (credentials.pull_requests)."""
 
     async def open(
-        self, user_id: str, address: str, *, head: str, base: str, title: str, body: str, draft: bool
+        self, grant: Grant, address: str, *, head: str, base: str, title: str, body: str, draft: bool
     ) -> PullRequest:
-        """One from the branch `head` into `base` of the repository at `address`; the open one if there is.
+        """As the grant's user, one from the branch `head` into `base` of the repository at `address`; the open
+        one if there is.
 
         Raises:
             HostError: `unavailable` or `conflict`, with what to do.

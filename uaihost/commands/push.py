@@ -77,7 +77,7 @@ class PushCommands:
             rows = await self._store.run(lambda db: channel_rows.last_messages(db, plan.task_id, MESSAGES))
             body = summary.body(rows, pushed.commits)
         opened = await self._pulls.open(
-            plan.owner,
+            plan.grant,
             project.repoUrl,
             head=pushed.branch,
             base=wanted.base or pushed.base,

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from uaihost.credentials.git_credentials import granted
 from uaihost.credentials.github_http import Answer, GitHubClient, Unanswered
 from uaihost.errors import ErrorCode, HostError
-from uaihost.proofs import PullRequest, Tokens
+from uaihost.proofs import Grant, PullRequest, Tokens
 
 
 class GitHubPullRequests:
@@ -21,9 +21,9 @@ class GitHubPullRequests:
         self._audit = audit
 
     async def open(
-        self, user_id: str, address: str, *, head: str, base: str, title: str, body: str, draft: bool
+        self, grant: Grant, address: str, *, head: str, base: str, title: str, body: str, draft: bool
     ) -> PullRequest:
-        host = self._tokens.host(user_id)
+        host = self._tokens.host(grant.user_id)
         if host is None:
             raise HostError(
                 ErrorCode.UNAVAILABLE,
@@ -39,29 +39,38 @@ class GitHubPullRequests:
         ((owner, name),) = found
         path = f"/repos/{owner}/{name}/pulls"
         query = f"?state=open&head={quote(f'{owner}:{head}', safe='')}&base={quote(base, safe='')}"
-        answer = await self._ask(user_id, host, "GET", path, query)
+        answer = await self._ask(grant, host, "GET", path, query)
         there = answer.objects() if answer.status == 200 else []
         if there:
             return _made(answer, there[0], created=False)
         wanted = {"title": title, "body": body, "head": head, "base": base, "draft": draft}
-        answer = await self._ask(user_id, host, "POST", path, json=wanted)
+        answer = await self._ask(grant, host, "POST", path, json=wanted)
         if answer.status != 201:
             raise _refused(answer)
         return _made(answer, answer.object(), created=True)
 
     async def _ask(
-        self, user_id: str, host: str, method: str, path: str, query: str = "", **kwargs: Any
+        self, grant: Grant, host: str, method: str, path: str, query: str = "", **kwargs: Any
     ) -> Answer:
-        token = await self._tokens.access(user_id)
+        token = await self._tokens.access(grant.user_id)
         try:
             answer = await self._send(token, method, path + query, kwargs)
             if answer.status == 401:
-                self._tokens.refused(user_id, token)
-                answer = await self._send(await self._tokens.access(user_id), method, path + query, kwargs)
+                self._tokens.refused(grant.user_id, token)
+                answer = await self._send(
+                    await self._tokens.access(grant.user_id), method, path + query, kwargs
+                )
         except Unanswered as error:
             raise HostError(ErrorCode.UNAVAILABLE, f"the branch is pushed, but {error}; try again") from None
         outcome = "ok" if answer.status < 400 else f"GitHub answered {answer.status}"
-        self._audit(user=user_id, task="", what="api", host=host, path=f"{method} {path}", outcome=outcome)
+        self._audit(
+            user=grant.user_id,
+            task=grant.task_id,
+            what="api",
+            host=host,
+            path=f"{method} {path}",
+            outcome=outcome,
+        )
         return answer
 
     async def _send(self, token: str, method: str, path: str, kwargs: dict[str, Any]) -> Answer:

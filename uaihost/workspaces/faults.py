@@ -94,6 +94,13 @@ class GitFailed(Exception):
         return ".lock': file exists" in self.text.lower()
 
     @property
+    def refused(self) -> bool:
+        """Whether a server answered that it does not give the repository to whoever asked."""
+        said = self.text.lower()
+        unseen = re.search(r"repository ('[^']*' )?not found", said) is not None
+        return unseen or any(words in said for words in (*_SIGN_IN, "permission denied ("))
+
+    @property
     def corrupt(self) -> bool:
         """Whether it complained of damaged or missing objects."""
         return any(words in self.text.lower() for words in _CORRUPT)

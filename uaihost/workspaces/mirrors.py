@@ -144,6 +144,8 @@ class Mirrors:
             if known and is_unreachable(error):
                 return await self._as_it_is(path, repository, error, say)
             if isinstance(error, GitFailed):
+                if known and error.refused:
+                    await self._blocking.call(upkeep.withdraw, path, repository.asker)
                 raise clone_error(error, repository.display) from None
             raise
 

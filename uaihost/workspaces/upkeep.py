@@ -57,7 +57,17 @@ def knows(path: Path, asker: str) -> bool:
         return _mark(asker) in (path / _ASKERS).read_text(encoding="ascii").split()
     except FileNotFoundError:
         # It was fetched before anybody had credentials of their own here.
-        return True
+        return not asker
+
+
+def withdraw(path: Path, asker: str) -> None:
+    """The server does not give this mirror's repository to `asker` any more."""
+    askers = path / _ASKERS
+    if askers.exists():
+        left = [mark for mark in askers.read_text(encoding="ascii").split() if mark != _mark(asker)]
+        beside = askers.with_name(_ASKERS + ".new")
+        beside.write_text("".join(f"{mark}\n" for mark in left), encoding="ascii")
+        beside.replace(askers)
 
 
 def _mark(asker: str) -> str:

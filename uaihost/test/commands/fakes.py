@@ -107,11 +107,11 @@ class FakePullRequests(Faulty):
         super().__init__()
         self.opened: dict[tuple[str, str], dict[str, Any]] = {}
 
-    async def open(self, user_id: str, address: str, *, head: str, **wanted: Any) -> PullRequest:
+    async def open(self, grant: Grant, address: str, *, head: str, **wanted: Any) -> PullRequest:
         self.called("open", address)
         created = (address, head) not in self.opened
         if created:
-            self.opened[address, head] = {"user": user_id, **wanted}
+            self.opened[address, head] = {"user": grant.user_id, **wanted}
         number = [*self.opened].index((address, head)) + 1
         return PullRequest(number, f"https://forge.example/pull/{number}", created)
 

@@ -44,10 +44,14 @@ class GitHubApi:
         root.putChild(b"login", _below(b"oauth", _below(b"access_token", _Exchange(self))))
         root.putChild(b"api", _below(b"v3", _below(b"user", _User(self))))
         # typed as a module
-        listening: Any = reactor.listenSSL(0, Site(root), options, interface="127.0.0.1")  # type: ignore[attr-defined]
-        case.addCleanup(listening.stopListening)
-        self.url = f"https://localhost:{listening.getHost().port}"
+        self._listening: Any = reactor.listenSSL(0, Site(root), options, interface="127.0.0.1")  # type: ignore[attr-defined]
+        case.addCleanup(self._listening.stopListening)
+        self.url = f"https://localhost:{self._listening.getHost().port}"
         self.api_url = f"{self.url}/api/v3"
+
+    async def stop(self) -> None:
+        """Nobody answers from now on."""
+        await self._listening.stopListening()
 
 
 def _below(name: bytes, child: Resource) -> Resource:

@@ -16,6 +16,7 @@ from uaihost.credentials.proving import Proofs
 from uaihost.credentials.sealing import Sealer
 from uaihost.errors import HostError
 from uaihost.paths import Folders
+from uaihost.proofs import Grant
 from uaihost.test.channel.rig import MemoryStore
 from uaihost.test.integration.forge import Forge
 from uaihost.test.integration.test_broker import _Settings
@@ -140,17 +141,29 @@ class PushTests(PushCase):
     async def test_who_may_not_gets_nothing_of_it(self) -> None:
         await self.prepared()
         self.assertIn("cannot be fetched", await self.fails(self.prepared("eve", "t2")))
-        # Nobody answers: what ada fetched is still hers alone.
-        self.url = self.url.replace(self.forge.url, "https://localhost:1")
-        mirrors = sorted(self.folders.mirrors.glob("*.git"))
-        self.assertEqual(len(mirrors), 1)
-        self.assertNotIn("eve", (mirrors[0] / "uai-askers").read_text())
+
+    async def test_while_nobody_answers_what_was_fetched_is_for_those_who_were_given_it(self) -> None:
+        await self.prepared()
+        await self.forge.stop()
+        self.commit(await self.prepared(task="t3"))
+        for user in ("eve", "cid", ""):
+            self.assertIn("not yours to see", await self.fails(self.prepared(user, "t4")))
+        for askers in self.folders.mirrors.glob("*.git/uai-askers"):
+            askers.unlink()
+        self.assertIn("not yours to see", await self.fails(self.prepared("eve", "t4")))
+
+    async def test_who_may_no_more_is_not_given_it_later_either(self) -> None:
+        await self.prepared()
+        self.forge.members["o/shop"].clear()
+        self.assertIn("cannot be fetched", await self.fails(self.prepared(task="t2")))
+        await self.forge.stop()
+        self.assertIn("not yours to see", await self.fails(self.prepared(task="t3")))
 
 
 class PullRequestTests(PushCase):
     async def open(self, user: str = "ada", head: str = "fix/x") -> Any:
         return await self.proofs.pulls.open(
-            user, self.url, head=head, base="main", title="T", body="B", draft=False
+            Grant(user, "t1", (self.url,)), self.url, head=head, base="main", title="T", body="B", draft=False
         )
 
     async def test_one_is_opened_and_then_found(self) -> None:
