@@ -81,8 +81,8 @@ class PullRequests(Protocol):
     async def open(
         self, grant: Grant, address: str, *, head: str, base: str, title: str, body: str, draft: bool
     ) -> PullRequest:
-        """As the grant's user, one from the branch `head` into `base` of the repository at `address`; the open
-        one if there is.
+        """As the grant's user, one from the branch `head` into `base` of the repository at `address`; the
+        open one if there is.
 
         Raises:
             HostError: `unavailable` or `conflict`, with what to do.
