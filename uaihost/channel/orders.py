@@ -12,7 +12,7 @@ from uaihost.state.channel import AgentRow, RuleRow, UsageRow
 HELP = """@id addresses one agent or several; without it the agent you spoke with last hears you.
 /status: what each agent does and has used    /interrupt [@id]: stop a turn    /retry @id: try again
 /restart @id: start an agent anew    /rules: what agents may do without asking    /ask TOOL: ask again
-/help: this text"""
+/retry-gh: try the owner's connection to GitHub again    /help: this text"""
 
 
 def status(
