@@ -89,6 +89,11 @@ class GitFailed(Exception):
         return self.finished.status == -signal.SIGXCPU
 
     @property
+    def starved(self) -> bool:
+        """Whether it wanted more memory than it may have."""
+        return "out of memory" in self.text.lower()
+
+    @property
     def locked(self) -> bool:
         """Whether another git, or the rest of one that was killed, stood in its way."""
         return ".lock': file exists" in self.text.lower()

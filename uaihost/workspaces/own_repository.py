@@ -34,6 +34,10 @@ TAKEN = "refs/copy/"
 KNOWN = "refs/known-head"
 # Seconds for fetching all that is new: enough for some GiB.
 _READ = 1800.0
+# Tries to find the names that keep others from coming; one takes about 20 for one among 100,000.
+_TRIES = 200
+# Commits before the newest one of the task's branch that are tried in its place.
+_OLDER = 20
 # Characters of the longer kind of object names.
 _SHA256 = 64
 
@@ -124,6 +128,49 @@ class OwnRepositories:
             "--", git_dir=places.repo, operands=[str(places.view), f"+{TAKEN}*:{TAKEN}*"],
             protocols=["file"], timeout=_READ,
         )  # fmt: skip
+
+    async def bring_most(self, places: Places, lines: list[tuple[str, str]]) -> None:
+        """As `bring`, without the names that keep others from coming. The first ones are tried first; of the
+        very first one the newest of its last commits that can come does.
+
+        Raises:
+            GitFailed: not even all at once without those; that is, there are too many of them.
+        """
+        good: list[tuple[str, str]] = []
+        waiting, tries = [lines], 0
+        while waiting:
+            some = waiting.pop()
+            tries += 1
+            try:
+                await self.bring(places, good + some)
+            except GitFailed:
+                if tries >= _TRIES:
+                    raise
+                if len(some) > 1:
+                    half = len(some) // 2
+                    waiting += [some[half:], some[:half]]
+                continue
+            good += some
+        for oid, name in lines[:1]:
+            for older in await self._older(places, oid) if (oid, name) not in good else ():
+                try:
+                    await self.bring(places, [(older, name), *good])
+                    return
+                except GitFailed:
+                    continue
+        if tries > 1:
+            await self.bring(places, good)
+
+    async def _older(self, places: Places, oid: str) -> list[str]:
+        """The last commits before that one, the newest first."""
+        try:
+            listed = await self._git.run(
+                "rev-list", "--first-parent", f"--max-count={_OLDER + 1}", git_dir=places.view,
+                operands=[oid],
+            )  # fmt: skip
+        except GitFailed:
+            return []
+        return listed.out.decode("ascii").split()[1:]
 
     async def arrived(self, places: Places, refs: Refs) -> Arrived:
         """`refs` as they are in the repository: a ref to what is missing or no commit did not come along."""

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from uaihost.errors import ErrorCode, HostError
+from uaihost.workspaces.empty_rules import is_hollow
 from uaihost.workspaces.untrusted import descended, folder
 
 # A reason to keep a repository's small files: something is under way in it, or somebody wrote hooks.
@@ -62,7 +63,7 @@ def remembered(copy: Path, git_dirs: Sequence[bytes], anyway: bool) -> list[byte
 
 
 def damaged(copy: Path, git_dirs: Sequence[bytes]) -> list[bytes]:
-    """Every file of repositories that git cannot read.
+    """Every file of repositories that git cannot read; what is nearly all holes is passed over.
 
     Raises:
         HostError: `too_large`.
@@ -107,7 +108,9 @@ def _collect(parent: int, name: str, path: bytes, found: dict[bytes, int], depth
                 with folder(name, parent) as inner:
                     for text in os.listdir(inner):
                         _collect(inner, text, path + b"/" + os.fsencode(text), found, depth + 1)
-        elif stat.S_ISLNK(what.st_mode) or (stat.S_ISREG(what.st_mode) and not name.endswith(".sample")):
+        elif stat.S_ISREG(what.st_mode) and (name.endswith(".sample") or is_hollow(what)):
+            return
+        elif stat.S_ISREG(what.st_mode) or stat.S_ISLNK(what.st_mode):
             found[path] = what.st_size
     except OSError:
         return

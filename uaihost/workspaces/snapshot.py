@@ -15,12 +15,12 @@ import attrs
 
 from uaihost.blocking import Blocking
 from uaihost.errors import ErrorCode, HostError
+from uaihost.workspaces.empty_rules import remove_empty_rules
 from uaihost.workspaces.git_view import Refs, take_git, unreadable
 from uaihost.workspaces.indexes import existing, index_trees
 from uaihost.workspaces.locks import Locks
 from uaihost.workspaces.looks import Look, Looks
 from uaihost.workspaces.own_repository import KNOWN, TAKEN, OwnRepositories, lines_of, object_form
-from uaihost.workspaces.pipes import remove_pipes
 from uaihost.workspaces.places import Places, Record
 from uaihost.workspaces.removal import Trash
 from uaihost.workspaces.safe_git import Git, GitFailed, Stalled
@@ -142,8 +142,9 @@ class Snapshots:
         if places.tree.is_dir():
             try:
                 files = await self._trees.record(places, head, found.names)
-            except Stalled:
-                if not await self._blocking.call(remove_pipes, places.tree):
+            except (Stalled, GitFailed) as error:
+                rules = isinstance(error, Stalled) or error.starved
+                if not rules or not await self._blocking.call(remove_empty_rules, places.tree):
                     raise
                 files = await self._trees.record(places, head, found.names)
         else:
@@ -156,15 +157,17 @@ class Snapshots:
     async def _commits(self, places: Places, record: Record) -> _Commits:
         """Fetch them; or why they cannot be read, which is no reason to stop.
 
-        A second try, because a repack in the container moves objects while they are linked. A last one for
-        what has a name, because what only logs lead to may have lost its own beginnings.
+        A second try, because a repack in the container moves objects while they are linked. A third one for
+        what has a name, because what only logs lead to may have lost its own beginnings. A last one without
+        the names that keep the others from coming: those that lead to nothing, or to what git does not take.
         """
         fault = ""
-        for extras in (True, True, False):
+        for extras, whole in ((True, True), (True, True), (False, True), (False, False)):
             try:
-                found = await self._fetch(places, record, extras)
+                found = await self._fetch(places, record, extras, whole)
                 if not extras:
-                    return attrs.evolve(found, missed=f"commits that only its log leads to: {fault}")
+                    notes = [f"commits that only its log leads to: {fault}", found.missed]
+                    return attrs.evolve(found, missed="; ".join(filter(None, notes)))
                 return found
             except GitFailed as failed:
                 fault = unreadable(f"git says: {failed.last_line}").message
@@ -177,7 +180,8 @@ class Snapshots:
             known.heads[record.branch] = record.head
         return _Commits(known, fault=fault)
 
-    async def _fetch(self, places: Places, record: Record, extras: bool) -> _Commits:
+    async def _fetch(self, places: Places, record: Record, extras: bool, whole: bool) -> _Commits:
+        """whole: a name that cannot come along is an error."""
         await self._blocking.call(self._trash.remove, places.view)
         await self._own.init(places.view, object_form(record))
         try:
@@ -189,7 +193,12 @@ class Snapshots:
                 refs = attrs.evolve(refs, tags=await self._own_tags(refs.tags, record))
                 lines += await existing(self._git, places.view, _extra_lines(refs))
                 lines += await index_trees(self._git, places.view, TAKEN)
-            await self._own.bring(places, lines)
+            if whole:
+                await self._own.bring(places, lines)
+            else:
+                # The task's own branch before all others.
+                lines.sort(key=lambda line: line[1] != f"{TAKEN}heads/{record.branch}")
+                await self._own.bring_most(places, await existing(self._git, places.view, lines))
             indexed = await self._indexed(places.view)
         finally:
             await self._blocking.call(self._trash.remove, places.view)
@@ -227,6 +236,9 @@ def _extra_lines(refs: Refs) -> list[tuple[str, str]]:
 def _lacking(wanted: Refs, arrived: Refs) -> str | None:
     """What has a name in the copy and did not come along, as it leads to nothing."""
     names = [name for name in wanted.heads if name not in arrived.heads]
+    names += [
+        f"the newest of {name}" for name, oid in arrived.heads.items() if wanted.heads.get(name, oid) != oid
+    ]
     if len(arrived.stashes) < len(wanted.stashes):
         names.append("a stash")
     if wanted.detached is not None and arrived.detached is None:
