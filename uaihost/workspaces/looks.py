@@ -55,12 +55,12 @@ class Look:
 @attrs.frozen
 class _Arrived:
     """What was fetched last. named: the refs as the copy has them; refs: those that came along; digest: of
-    its index; inode: of the repository it was fetched into."""
+    its index; repository: which one it was fetched into."""
 
     named: Refs
     refs: Refs
     digest: bytes | None
-    inode: int
+    repository: tuple[int, int]
 
 
 @attrs.frozen
@@ -165,7 +165,7 @@ class Looks:
     async def _looked(self, places: Places, record: Record) -> _Arrived:
         """The copy's commits, brought here when they are not."""
         known = self._arrived.get(places.own)
-        if known is not None and known.inode != places.repo.stat().st_ino:
+        if known is not None and known.repository != _identity(places.repo):
             known = None
         for last in (False, True):
             try:
@@ -174,7 +174,7 @@ class Looks:
                     await self._own.init(places.view, object_form(record))
                     await self._own.bring(places, lines_of(refs))
                     arrived = (await self._own.arrived(places, refs)).refs
-                    known = _Arrived(refs, arrived, None, places.repo.stat().st_ino)
+                    known = _Arrived(refs, arrived, None, _identity(places.repo))
                     if arrived.head is not None:
                         await self._git.run("update-ref", git_dir=places.repo, operands=[KNOWN, arrived.head])
                     self._arrived[places.own] = known
@@ -200,6 +200,13 @@ class Looks:
             last = _Staged(digest, head, await compare(self._git, places.repo, places.index, tree))
             self._staged[places.own] = last
         return last.staging
+
+
+def _identity(repo: Path) -> tuple[int, int]:
+    """By what a repository is told from one that was made anew: its configuration is written once, and the
+    number of a file alone is used again."""
+    found = (repo / "config").stat()
+    return found.st_ino, found.st_ctime_ns
 
 
 def _see(places: Places, known: Refs | None) -> tuple[Refs, bytes | None]:

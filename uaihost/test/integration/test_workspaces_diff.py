@@ -291,13 +291,13 @@ class FreshTests(WorkspacesCase):
         trees._drift = lambda: drift
         await self.changes()
         (index,) = self.tasks.glob("*/git/*/seen.git/index")
-        first = index.stat().st_ino
+        first = index.stat().st_ctime_ns
         await self.changes()
-        self.assertEqual(index.stat().st_ino, first)
+        self.assertEqual(index.stat().st_ctime_ns, first)
         drift = -3600.0
         (copy / "a.txt").write_text("changed\n")
         self.assertEqual(list(await self.changes()), ["a.txt"])
-        self.assertNotEqual(index.stat().st_ino, first)
+        self.assertNotEqual(index.stat().st_ctime_ns, first)
 
     async def test_who_asks_at_once_is_answered_together_and_never_too_early(self) -> None:
         copy = await self.prepared()
@@ -331,6 +331,19 @@ class FreshTests(WorkspacesCase):
         self.assertEqual(list(await self.changes()), ["a.txt"])
         shutil.rmtree(index.parent)
         self.assertEqual(list(await self.changes()), ["a.txt"])
+
+    async def test_a_repository_of_ours_that_was_lost_is_filled_again(self) -> None:
+        """Also when the file system gives the new one the number of the old one."""
+        copy = await self.prepared()
+        made = commit(copy, "work", mine="x\n")
+        self.assertEqual(list(await self.changes()), ["mine"])
+        (repo,) = self.tasks.glob("*/git/*/repo.git")
+        for number in range(4):
+            shutil.rmtree(repo)
+            (copy / "mine").write_text(f"{number}\n")
+            found = await self.workspaces.diff("t1", "p1", "app")
+            self.assertEqual((found["head"], found["files"][0]["path"]), (made, "mine"))
+            self.assertEqual(git(repo, "cat-file", "-t", made), "commit")
 
     async def test_a_restarted_daemon_finds_the_same(self) -> None:
         copy = await self.prepared()

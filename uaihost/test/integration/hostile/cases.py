@@ -114,7 +114,7 @@ class Case:
     plant: Callable[[Rig], None]
     refused: str | None = None
     head: bool = True
-    seconds: float = 20.0
+    seconds: float = 60.0
     changed: bool = False
 
     @property

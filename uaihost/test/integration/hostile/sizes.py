@@ -291,7 +291,7 @@ CASES = (
     Case(sparse_packed_refs, refused="packed-refs", head=False),
     Case(sparse_rules, refused="Out of memory", changed=True),
     Case(sparse_pack),
-    Case(bomb, seconds=60.0),
+    Case(bomb, seconds=120.0),
     Case(lying_size, refused="", head=False),
     Case(git_bomb, refused=""),
     Case(deep_tree, refused=""),
@@ -310,6 +310,6 @@ CASES = (
     Case(similar_files),
     Case(many_parents),
     Case(long_line),
-    Case(many_repositories, seconds=60.0),
+    Case(many_repositories, seconds=200.0),
     Case(loose_many),
 )

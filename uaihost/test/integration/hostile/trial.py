@@ -27,7 +27,7 @@ _REFUSED = {ErrorCode.CONFLICT, ErrorCode.TOO_LARGE}
 class HostileCase(WorkspacesCase):
     """A host with an honest work copy and things outside that are nobody's business."""
 
-    timeout = 300
+    timeout = 900
 
     def setUp(self) -> None:
         super().setUp()
