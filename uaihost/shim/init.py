@@ -70,8 +70,10 @@ def main() -> int:
     """Run until TERM. The one argument, for tests, is the folder that stands for `/`."""
     where = places.Places(Path(sys.argv[1] if len(sys.argv) > 1 else "/"))
     over = threading.Event()
+    ended, ending = os.pipe()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: over.set())
+        # Not `over.set()`: it takes a lock, which this very thread holds when it is about to wait.
+        signal.signal(number, lambda *_: os.write(ending, b"."))
     told, children = progress.Progress(), processes.Children()
     told.serve(where.run / "init.sock")
     if where.relay.is_file():
@@ -89,7 +91,8 @@ def main() -> int:
             told.tell({"state": "failed", "message": f"the set-up failed: {error}"}, last=True)
 
     threading.Thread(target=work, daemon=True).start()
-    over.wait()
+    os.read(ended, 1)
+    over.set()
     children.end()
     return 0
 
