@@ -60,6 +60,8 @@ class Settings:
     github_client_secret: str | None = attrs.field(repr=False)
     secrets_source: str
     co_author: bool
+    log_format: str
+    log_level: str
 
     @property
     def reachable(self) -> tuple[str, ...]:
@@ -146,6 +148,8 @@ def load(
         github_client_secret=values.get("github_client_secret"),
         secrets_source=values.get("secrets_source", "auto"),
         co_author=values.get("co_author", True),
+        log_format=values.get("log_format", "text"),
+        log_level=values.get("log_level", "info"),
     )
 
 

@@ -71,7 +71,7 @@ SETTINGS = (
     Setting(
         "ui_port",
         "UAI_HOST_UI_PORT",
-        "Where the local status (JSON) listens on 127.0.0.1; one of the next 20 ports when it is taken",
+        "Where the local page listens on 127.0.0.1; one of the next 20 ports when it is taken",
         "1 to 65535",
         str(DEFAULT_UI_PORT),
         values.port,
@@ -295,5 +295,21 @@ SETTINGS = (
         "`on` or `off`",
         "`on`",
         values.switch,
+    ),
+    Setting(
+        "log_format",
+        "UAI_LOG_FORMAT",
+        "How the service's own output is written: lines for people, or one JSON object a line",
+        "`text` or `json`",
+        "`text`",
+        values.log_format,
+    ),
+    Setting(
+        "log_level",
+        "UAI_LOG_LEVEL",
+        "The least that is logged",
+        "`debug`, `info`, `warn` or `error`",
+        "`info`",
+        values.log_level,
     ),
 )

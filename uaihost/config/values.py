@@ -194,6 +194,18 @@ def secrets_source(text: str) -> str:
     return text
 
 
+def log_format(text: str) -> str:
+    if text not in ("text", "json"):
+        raise ValueError
+    return text
+
+
+def log_level(text: str) -> str:
+    if text not in ("debug", "info", "warn", "error"):
+        raise ValueError
+    return text
+
+
 def switch(text: str) -> bool:
     if text not in ("on", "off"):
         raise ValueError

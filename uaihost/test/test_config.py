@@ -62,6 +62,8 @@ BAD = [
     ("github_client_secret", "a b"),
     ("secrets_source", "vault"),
     ("co_author", "yes"),
+    ("log_format", "xml"),
+    ("log_level", "loud"),
 ]
 
 
