@@ -103,12 +103,18 @@ class SshAgent:
         self.socket = str(folder / f"agent-{'-'.join(keys) or 'empty'}")
         self._agent = subprocess.Popen(["ssh-agent", "-D", "-a", self.socket], stdout=subprocess.DEVNULL)
         case.addCleanup(self.stop)
-        for _ in range(200):
-            if Path(self.socket).exists():
-                break
-            time.sleep(0.02)
+        self._wait()
         for key in keys:
             _run(["ssh-add", "-q", str(folder / key)], SSH_AUTH_SOCK=self.socket)
+
+    def _wait(self) -> None:
+        # The socket has a name before it takes connections.
+        for _ in range(200):
+            with socket.socket(socket.AF_UNIX) as probe:
+                if probe.connect_ex(self.socket) == 0:
+                    return
+            time.sleep(0.02)
+        raise AssertionError("ssh-agent does not listen")
 
     def stop(self) -> None:
         self._agent.terminate()
