@@ -91,8 +91,18 @@ class Browser(ProcessProtocol):
         return path
 
     async def see(self, selector: str, seconds: float = 20) -> None:
-        """Wait until the element is visible."""
-        await self.do("see", selector, seconds * 1000)
+        """Wait until the element is visible.
+
+        Raises:
+            BrowserError: it did not come; with what the page complained of, and a picture `unseen.png`.
+        """
+        try:
+            await self.do("see", selector, seconds * 1000)
+        except BrowserError as error:
+            await self.shot("unseen")
+            body = await self.do("text", "body")
+            problems = await self.do("problems")
+            raise BrowserError(f"{error}; the page says {body[:500]!r} and complains of {problems}") from None
 
     async def gone(self, selector: str, seconds: float = 20) -> None:
         """Wait until the element is not visible."""
