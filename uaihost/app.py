@@ -30,6 +30,7 @@ from uaihost.link.endpoint import bridge_endpoint
 from uaihost.link.link import Hooks, Link, LinkState
 from uaihost.link.outbound import Outbound
 from uaihost.link.session import Greeting, Inbound, Session
+from uaihost.logs.observers import ProcessLog
 from uaihost.offline import DataLock
 from uaihost.paths import Folders, data_files
 from uaihost.rooms import Ground, Rooms
@@ -45,13 +46,28 @@ log = Logger()
 class Host(StagedService):
     """The whole host.
 
-    settings: must hold a token. on_fatal: told why the host cannot go on; the process then ends.
+    settings: must hold a token. on_fatal: told why the host cannot go on; the process then ends. on_refused:
+    the same when the bridge refuses this host for good; on_fatal where it is not given. process_log: what
+    this process logs; it also goes to a file in the data folder while the host runs.
     """
 
     name = "host"
 
-    def __init__(self, reactor: Any, settings: Settings, *, on_fatal: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Settings,
+        *,
+        on_fatal: Callable[[str], object],
+        on_refused: Callable[[str], object] | None = None,
+        process_log: ProcessLog | None = None,
+    ) -> None:
         super().__init__("the host", on_fatal)
+        self._on_refused = on_refused or on_fatal
+        self._log = process_log or ProcessLog(settings.log_level)
+        for secret in (settings.token, settings.github_client_secret):
+            if secret is not None:
+                self._log.redactor.learn(secret)
         self._reactor = reactor
         self._settings = settings
         self._folders = Folders(settings.data_dir)
@@ -66,11 +82,21 @@ class Host(StagedService):
         """Build the task image if it is missing; its reference. Tasks that need it meanwhile wait for it."""
         return await self._rooms.images.ensure(say)
 
+    async def summary(self) -> str:
+        """One line on how it is, for whoever runs it as a service."""
+        if not self.running:
+            return f"stopping; {self._rooms.dispatch.running} commands in flight"
+        link, tasks = self._link.state, len(await self._rooms.running())
+        reason = f" ({link.reason})" if link.reason else ""
+        return f"bridge {link.name}{reason}; {tasks} {'task runs' if tasks == 1 else 'tasks run'}"
+
     # start
 
     async def begin(self) -> None:
         settings, folders, reactor = self._settings, self._folders, self._reactor
         self.undo.append(DataLock(folders.lock).release)
+        self._log.open_file(folders.log)
+        self.undo.append(self._log.close)
         raise_limit()
         self._lag.start()
         self.undo.append(self._lag.stop)
@@ -81,7 +107,8 @@ class Host(StagedService):
         journal = EventJournal(self._database, reactor)
         agents = AgentRegistry()
         ground = Ground(reactor, settings, folders, self._host_id, self._database, journal, self._threads)
-        rooms = self._rooms = Rooms(ground, agents, self._services)
+        seen = self._log.redactor.learn_stored
+        rooms = self._rooms = Rooms(ground, agents, self._services, seen)
         self.undo.append(rooms.tunnels.stop)
         self._agents = agents
         await rooms.keys.start()
@@ -193,13 +220,20 @@ class Host(StagedService):
             session.send(frames.EventFrame(event))
 
     def _rejected(self, reason: str) -> None:
-        self.on_fatal(
+        self._on_refused(
             f"the bridge refused this host: {reason}; check UAI_HOST_TOKEN and the bridge's address"
         )
 
     def _listen(self) -> None:
         daemon = Daemon(
-            self._settings, self._host_id, self._rooms, self._agents, self._link, self._database, self._lag
+            self._settings,
+            self._host_id,
+            self._rooms,
+            self._agents,
+            self._link,
+            self._database,
+            self._lag,
+            self._log,
         )
         listeners = LocalListeners(
             self._reactor,

@@ -13,6 +13,7 @@ from uaihost.agents.registry import AgentRegistry
 from uaihost.config import Settings
 from uaihost.errors import ErrorCode, HostError
 from uaihost.link.link import Link
+from uaihost.logs.observers import ProcessLog
 from uaihost.rooms import Rooms
 from uaihost.state import outbox
 from uaihost.state import tasks as task_rows
@@ -33,6 +34,7 @@ class Daemon:
         link: Link,
         database: Database,
         lag: ReactorLag,
+        log: ProcessLog,
     ) -> None:
         self._settings = settings
         self._host_id = host_id
@@ -41,6 +43,7 @@ class Daemon:
         self._link = link
         self._database = database
         self._lag = lag
+        self.log = log
 
     async def status(self) -> dict[str, Any]:
         """What `uaihost status` shows."""

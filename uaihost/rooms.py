@@ -99,10 +99,17 @@ class Ground:
 class Rooms:
     """The task side of a host.
 
-    agents: the kinds on offer. services: ports of this machine that tasks must not reach, by name.
+    agents: the kinds on offer. services: ports of this machine that tasks must not reach, by name. seen: told
+    each stored secret that is read or written.
     """
 
-    def __init__(self, ground: Ground, agents: AgentRegistry, services: Callable[[], dict[str, int]]) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        agents: AgentRegistry,
+        services: Callable[[], dict[str, int]],
+        seen: Callable[[bytes], object],
+    ) -> None:
         reactor, settings, folders = ground.reactor, ground.settings, ground.folders
         # What the owner's programs ask for by name: arguments and answers are JSON objects.
         self.verbs: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {}
@@ -117,7 +124,10 @@ class Rooms:
         self.images = task_images(reactor, ground.threads("images", 1), settings, settings.task_image)
         uid, gid = owner()
         self.keys = Keys(
-            files, database, lambda: key_source(settings.secrets_source, folders.secrets_key, os.environ)
+            files,
+            database,
+            lambda: key_source(settings.secrets_source, folders.secrets_key, os.environ),
+            seen=seen,
         )
         self.verbs |= key_verbs(self.keys)
         self.accounts = OwnerAccounts(

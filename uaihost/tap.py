@@ -1,7 +1,8 @@
 """`twistd uaihost`: its options, and how the process ends.
 
 Exit status: 0 after SIGTERM or SIGINT, once commands in flight have ended and their results are stored; 1
-when the bridge refuses the token (close 4001) or the service cannot start. A second signal exits at once.
+when the bridge refuses the token (close 4001) or a setting is bad, which only the owner can put right; 75
+when the service cannot start or go on now. A second signal exits at once.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from uaihost import config
 from uaihost.app import Host
 from uaihost.errors import SettingError
 from uaihost.exits import Exits
+from uaihost.logs.twistd import Logged, console_log
+from uaihost.supervision import supervised
 
 reactor: Any = _reactor
 
@@ -67,10 +70,12 @@ class Options(SettingOptions):
 def makeService(options: Options) -> IService:
     """The host as a service."""
     exits = Exits(reactor)
-    host = Host(reactor, options.settings(), on_fatal=exits.fail)
+    settings = options.settings()
+    process_log = console_log(options, settings)
+    host = Host(reactor, settings, on_fatal=exits.fail, on_refused=exits.refuse, process_log=process_log)
     exits.watch_signals()
     reactor.callWhenRunning(settle)
-    return host
+    return Logged(supervised(reactor, host, os.environ), process_log)
 
 
 def settle() -> None:

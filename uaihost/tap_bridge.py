@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from twisted.application.service import IService
@@ -11,6 +12,8 @@ from twisted.python import usage
 from uaihost.bridge.service import bridge_settings, make_bridge
 from uaihost.errors import HostError
 from uaihost.exits import Exits
+from uaihost.logs.twistd import Logged, console_log
+from uaihost.supervision import supervised
 from uaihost.tap import SettingOptions, settle
 
 reactor: Any = _reactor
@@ -34,4 +37,8 @@ def makeService(options: Options) -> IService:
     exits.watch_signals()
     reactor.callWhenRunning(settle)
     wanted = bridge_settings(settings.data_dir, settings.bridge_port, settings.require_token())
-    return make_bridge(reactor, wanted, on_fatal=exits.fail)
+    process_log = console_log(options, settings)
+    for secret in (settings.require_token(), wanted.key):
+        process_log.redactor.learn(secret)
+    bridge = make_bridge(reactor, wanted, on_fatal=exits.fail)
+    return Logged(supervised(reactor, bridge, os.environ), process_log)

@@ -6,10 +6,8 @@ Everything happens on the engine that the settings name; none is started.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
@@ -29,6 +27,7 @@ from uaihost.containers.client import answers
 from uaihost.containers.images import ImageInfo
 from uaihost.errors import ErrorCode, HostError
 from uaihost.exits import Exits
+from uaihost.logs.observers import ProcessLog
 from uaihost.paths import data_files
 from uaihost.rooms import engine_address, task_images
 
@@ -188,8 +187,7 @@ def run(work: Callable[[Any, Threads], Awaitable[T]]) -> T:
             # What it began is cleared up first.
             await over
 
-    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-        run_until_signalled(begin, end, nowhere)
+    run_until_signalled(begin, end, ProcessLog("info"))
     if not results:
         raise click.exceptions.Exit(INTERRUPTED)
     return results[0]

@@ -8,33 +8,31 @@ from typing import Any
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.logger import FilteringLogObserver, LogLevel, LogLevelFilterPredicate, globalLogBeginner
-from twisted.logger import textFileLogObserver as text_observer
+from twisted.logger import globalLogBeginner
 from twisted.python.failure import Failure
 
 from uaihost.errors import HostError
 from uaihost.exits import Exits
+from uaihost.logs.observers import ProcessLog
 
 reactor: Any = _reactor
 
 
 def run_until_signalled(
-    start: Callable[[Any, Exits], Awaitable[None]], stop: Callable[[], Awaitable[None]], log_file: Any
+    start: Callable[[Any, Exits], Awaitable[None]],
+    stop: Callable[[], Awaitable[None]],
+    process_log: ProcessLog,
 ) -> None:
     """Run `start`; at SIGINT or SIGTERM, or when `start` fails, run `stop` and return.
 
-    Errors are shown on standard error, everything goes to `log_file`.
+    Errors are shown on standard error.
 
     Raises:
         HostError: what `start` failed with.
     """
-    # A person at a terminal is told what matters; the file has the rest.
-    loud = LogLevelFilterPredicate(defaultLogLevel=LogLevel.error)
-    globalLogBeginner.beginLoggingTo(
-        [text_observer(log_file), FilteringLogObserver(text_observer(sys.stderr), [loud])],
-        redirectStandardIO=False,
-        discardBuffer=True,
-    )
+    # A person at a terminal is told what matters; the data folder's file has the rest.
+    process_log.to_stream(sys.stderr, "text", least="error")
+    globalLogBeginner.beginLoggingTo([process_log], redirectStandardIO=False, discardBuffer=True)
     failures: list[BaseException] = []
     exits = Exits(reactor)
     exits.watch_signals()

@@ -10,7 +10,6 @@ from typing import Any
 import attrs
 import click
 from rich.console import Console
-from twisted.python.logfile import LogFile
 
 from uaihost.app import Host
 from uaihost.bridge.service import bridge_settings, make_bridge
@@ -22,11 +21,8 @@ from uaihost.containers.client import answers
 from uaihost.containers.setup import EngineHandle, find_or_start_engine, stop_engine
 from uaihost.errors import ErrorCode, HostError
 from uaihost.exits import Exits
+from uaihost.logs.observers import ProcessLog
 from uaihost.paths import Folders
-
-# Bytes of the log, and how many older ones are kept: what a task makes the daemon say fills no disk.
-LOG_LIMIT = 16 << 20
-LOGS = 3
 
 
 @click.command()
@@ -45,22 +41,22 @@ def up(port: int | None) -> None:
         )
     folders = Folders(wanted.data_dir)
     folders.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    product = Product(wanted, folders, Steps(console), console)
-    log_file = LogFile.fromFullPath(str(folders.log), rotateLength=LOG_LIMIT, maxRotatedFiles=LOGS)
-    try:
-        run_until_signalled(product.start, product.stop, log_file)
-    finally:
-        log_file.close()
+    process_log = ProcessLog(wanted.log_level)
+    product = Product(wanted, folders, Steps(console), console, process_log)
+    run_until_signalled(product.start, product.stop, process_log)
 
 
 class Product:
     """What `up` starts, in order, and stops in the opposite one."""
 
-    def __init__(self, wanted: Settings, folders: Folders, steps: Steps, console: Console) -> None:
+    def __init__(
+        self, wanted: Settings, folders: Folders, steps: Steps, console: Console, process_log: ProcessLog
+    ) -> None:
         self._settings = wanted
         self._folders = folders
         self._steps = steps
         self._console = console
+        self._log = process_log
         self._reactor: Any = None
         self._engine: EngineHandle | None = None
         self._services: list[Any] = []
@@ -88,10 +84,16 @@ class Product:
         with self._steps.step("bridge") as step:
             wanted = bridge_settings(mine.data_dir, mine.bridge_port, token)
             bridge = make_bridge(reactor, wanted)
+            self._log.redactor.learn(wanted.key)
             await self._begin(bridge)
             step.result = f"port {mine.bridge_port}"
         with self._steps.step("host"):
-            host = Host(reactor, mine, on_fatal=lambda why: exits.fail(why) if self._up else None)
+            host = Host(
+                reactor,
+                mine,
+                on_fatal=lambda why: exits.refuse(why) if self._up else None,
+                process_log=self._log,
+            )
             await self._begin(host)
             await host.connected()
             self._up = True

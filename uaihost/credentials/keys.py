@@ -24,7 +24,8 @@ log = Logger()
 
 
 class Keys:
-    """source: finds where the key lies; called outside the reactor. random: bytes of that number."""
+    """source: finds where the key lies; called outside the reactor. random: bytes of that number. seen: told
+    each secret that is sealed or opened."""
 
     def __init__(
         self,
@@ -32,11 +33,13 @@ class Keys:
         store: Store,
         source: Callable[[], KeySource],
         random: Callable[[int], bytes] = os.urandom,
+        seen: Callable[[bytes], object] = lambda secret: None,
     ) -> None:
         self._blocking = blocking
         self._store = store
         self._find = source
         self._random = random
+        self._seen = seen
         self._source: KeySource | None = None
         self._sealer: Sealer | None = None
         self._lock = DeferredLock()
@@ -120,7 +123,7 @@ class Keys:
                 )
             key = self._random(SIZE)
             await self._blocking.call(source.write, key)
-        sealer = Sealer(key)
+        sealer = Sealer(key, self._seen)
         if old is not None:
             await self._replace(sealer, Sealer(old), source)
         self._sealer = sealer

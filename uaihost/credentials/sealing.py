@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -18,16 +19,21 @@ _VERSION = b"\x01"
 _NONCE, _NAME = 12, 8
 
 
-class Sealer:
-    """Seals and opens with one key, 32 bytes."""
+def _nobody(secret: bytes) -> None:
+    """Who is told of secrets where nobody wants to know."""
 
-    def __init__(self, key: bytes) -> None:
+
+class Sealer:
+    """Seals and opens with one key, 32 bytes. seen: told each secret, so that it is never logged."""
+
+    def __init__(self, key: bytes, seen: Callable[[bytes], object] = _nobody) -> None:
         self._before: Sealer | None = None
+        self._seen = seen
         self._use(key)
 
     def rekey(self, key: bytes) -> None:
         """Use this key from now on; what the one before sealed opens too, for who has read it already."""
-        self._before = Sealer(self.key)
+        self._before = Sealer(self.key, self._seen)
         self._use(key)
 
     def opens(self, place: str, sealed: bytes) -> bool:
@@ -45,6 +51,7 @@ class Sealer:
 
     def seal(self, place: str, secret: bytes) -> bytes:
         """`secret` for the row `place`, say `accounts/claude`."""
+        self._seen(secret)
         nonce = os.urandom(_NONCE)
         head = _VERSION + self.key_id + nonce
         return head + self._cipher.encrypt(nonce, secret, self._bound(place))
@@ -68,12 +75,14 @@ class Sealer:
             )
         try:
             nonce = sealed[start : start + _NONCE]
-            return self._cipher.decrypt(nonce, sealed[start + _NONCE :], self._bound(place))
+            secret = self._cipher.decrypt(nonce, sealed[start + _NONCE :], self._bound(place))
         except InvalidTag:
             raise HostError(
                 ErrorCode.UNAVAILABLE,
                 f"the secret {place} was changed or belongs to another row; sign in again",
             ) from None
+        self._seen(secret)
+        return secret
 
     def _bound(self, place: str) -> bytes:
         return _VERSION + self.key_id + place.encode()

@@ -6,14 +6,17 @@ reader sees that something was there.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 MARK = "[secret]"
 
 # Characters that a learnt secret has at least: a shorter one is a word that stands in honest lines too.
 SHORTEST = 8
+# Of those that are stored among other values: tokens and keys have more, names of people and accounts less.
+SHORTEST_STORED = 16
 # Learnt values that are kept, the newest: tokens are renewed every few hours for weeks.
 REMEMBERED = 4096
 # Levels of a structure that are looked into; what lies deeper is left out.
@@ -74,6 +77,21 @@ class Redactor:
             del self._known[next(iter(self._known))]
         self._pattern = None
 
+    def learn_stored(self, secret: bytes) -> None:
+        """Learn what the host keeps sealed: a secret itself, or JSON with secrets among its values."""
+        try:
+            text = secret.decode("utf-8")
+        except UnicodeDecodeError:
+            return  # Raw bytes of a key, which no line of a log can hold.
+        try:
+            values = list(_strings(json.loads(text)))
+        except ValueError:
+            values = [text]
+        for value in values:
+            # An account's name or an address beside them is what people look for in a log.
+            if len(value) >= SHORTEST_STORED and not value.startswith(("http:", "https:")):
+                self.learn(value)
+
     def text(self, text: str) -> str:
         """`text` without secrets."""
         if self._known:
@@ -115,3 +133,14 @@ class Redactor:
             longest = sorted(self._known, key=len, reverse=True)
             self._pattern = re.compile("|".join(map(re.escape, longest)))
         return self._pattern
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for held in value.values():
+            yield from _strings(held)
+    elif isinstance(value, list):
+        for held in value:
+            yield from _strings(held)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from twisted.logger import Logger, LogPublisher
+from twisted.application import service
+from twisted.logger import ILogObserver, Logger, LogPublisher
 from twisted.trial.unittest import TestCase
 
 from uaihost.logs.observers import ProcessLog
+from uaihost.logs.twistd import Logged, console_log
 
 
 class ProcessLogTests(TestCase):
@@ -70,3 +73,26 @@ class ProcessLogTests(TestCase):
         self.process.to_stream(io.TextIOWrapper(raw, encoding="ascii", write_through=True), "text")
         self.log.info("grün")
         self.assertIn(b"gr\\xfcn\n", raw.getvalue())
+
+
+class TwistdTests(TestCase):
+    """Which way the options of twistd lead."""
+
+    def console(self, **outer: Any) -> ProcessLog:
+        options = SimpleNamespace(parent={"nodaemon": True, **outer})
+        return console_log(options, SimpleNamespace(log_format="json", log_level="info"))
+
+    def test_the_application_is_told_who_observes(self) -> None:
+        application = service.Application("uaihost")
+        process = ProcessLog("info")
+        inner = service.Service()
+        Logged(inner, process).setServiceParent(application)
+        self.assertIs(application.getComponent(ILogObserver), process)
+        [outer] = service.IServiceCollection(application)
+        self.assertEqual(list(outer), [inner])
+
+    def test_a_file_that_was_asked_for_has_the_format_of_the_settings(self) -> None:
+        path = self.mktemp()
+        process = self.console(logfile=path)
+        Logger("room", observer=LogPublisher(process)).info("said")
+        self.assertEqual(json.loads(Path(path).read_text())["message"], "said")

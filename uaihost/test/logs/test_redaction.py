@@ -96,6 +96,15 @@ class LearntTests(TestCase):
         redactor.learn("master")
         self.assertEqual(redactor.text("on master"), "on master")
 
+    def test_what_is_stored_as_json_is_learnt_value_by_value(self) -> None:
+        redactor = Redactor()
+        redactor.learn_stored(b'{"a": {"token": "0123456789abcdefgh"}, "login": "octocat", "n": [1, null]}')
+        redactor.learn_stored(b"a plain one of one line")
+        redactor.learn_stored(b"\xff\xfe raw bytes")
+        redactor.learn_stored(b'{"url": "https://ghe.example/api/v3"}')
+        text = "octocat 0123456789abcdefgh https://ghe.example/api/v3 a plain one of one line"
+        self.assertEqual(redactor.text(text), f"octocat {MARK} https://ghe.example/api/v3 {MARK}")
+
     def test_the_oldest_are_forgotten_first(self) -> None:
         redactor = Redactor()
         for number in range(redaction.REMEMBERED + 1):
