@@ -16,6 +16,12 @@ from uaihost import children
 
 log = Logger()
 
+# Exit status of a service that only its owner can put right: a refused token, a bad setting. Service managers
+# leave it ended (docs/services.md); the protocol names it for close 4001.
+REFUSED = 1
+# Of a service that could not start or go on, and that may be able to later (sysexits.h, EX_TEMPFAIL).
+FAILED = 75
+
 
 class Exits:
     """SIGTERM and SIGINT stop the reactor and lead to status 0; a second one ends the process, and
@@ -33,11 +39,15 @@ class Exits:
         """From the moment the reactor runs, signals are ours."""
         self._reactor.callWhenRunning(self._install)
 
-    def fail(self, reason: str) -> None:
-        """End the process with status 1; `reason` is logged."""
+    def refuse(self, reason: str) -> None:
+        """End the process for good, with the status that keeps service managers from starting it again."""
+        self.fail(reason, REFUSED)
+
+    def fail(self, reason: str, status: int = FAILED) -> None:
+        """End the process with this status; `reason` is logged."""
         log.error("{reason}", reason=reason)
         # twistd decides the exit status itself and knows no failure of a running service.
-        atexit.register(_exit_with, 1)
+        atexit.register(_exit_with, status)
         self._stop()
 
     def _install(self) -> None:

@@ -110,6 +110,11 @@ class Bridge(StagedService):
             tunnel=lambda _: BrowserConnection(names, hosts, clock),
         )
 
+    async def summary(self) -> str:
+        """One line on how it is, for whoever runs it as a service."""
+        hosts = len(self._hosts.connected_ids())
+        return f"port {self.port}; {hosts} {'host' if hosts == 1 else 'hosts'} connected"
+
     def _listen(self, front: Front) -> Any:
         settings = self._settings
         try:

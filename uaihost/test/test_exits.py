@@ -53,12 +53,13 @@ class ExitTests(SynchronousTestCase):
                 os.kill(os.getpid(), number)
                 gone.assert_called_once_with(128 + number)
 
-    def test_a_failure_stops_the_reactor_and_leads_to_status_one(self) -> None:
-        reactor = FakeReactor()
-        with patch("atexit.register") as register:
-            Exits(reactor).fail("the bridge refused this host")
-        register.assert_called_once_with(exits._exit_with, 1)
-        self.assertEqual(reactor.stopped, 1)
+    def test_a_failure_stops_the_reactor_and_its_status_says_whether_to_try_again(self) -> None:
+        for end, status in ((Exits.refuse, 1), (Exits.fail, 75)):
+            reactor = FakeReactor()
+            with patch("atexit.register") as register:
+                end(Exits(reactor), "why")
+            register.assert_called_once_with(exits._exit_with, status)
+            self.assertEqual(reactor.stopped, 1)
 
     def test_a_failure_before_the_reactor_runs_stops_it_when_it_does(self) -> None:
         reactor = FakeReactor(running=False)
