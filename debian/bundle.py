@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""The folder /opt/uaihost of the package: a virtual environment of hashed wheels, the same bytes in every build.
+"""The folder /opt/uaihost of the package: an environment of hashed wheels, the same bytes in every build.
 
     bundle.py fetch  WHEELS            the wheels that the lists pin, from the package index
     bundle.py tree   WHEELS TOP        the environment under TOP/opt/uaihost, without a network
@@ -28,8 +28,8 @@ HOME = Path("/opt/uaihost")
 PYTHON = "/usr/bin/python3"
 # What people and services call; the other scripts of the libraries are not ours to offer.
 COMMANDS = ("twistd", "uaihost")
-# The libraries' and our own tests: a quarter of the files, and nothing imports them.
-TESTS = ("test", "tests")
+# Folders that nothing imports: tests, a quarter of the files; notes on changes; a compiler of schemas.
+IDLE = ("test", "tests", "newsfragments", "_flatc")
 # A list of plugins is current while it is newer than every plugin, so they must be older by a whole second.
 OLDER = 86_400
 # Makes the lists, then puts their entries in an order that is not the file system's.
@@ -80,7 +80,9 @@ def tree(wheels: Path, top: Path) -> None:
 
 def licences(site: Path) -> str:
     """One stanza per library, with its licence's whole text or the name of a text that Debian ships."""
-    return "\n".join(_stanza(found) for found in sorted(site.glob("*.dist-info"), key=_key) if _foreign(found))
+    return "\n".join(
+        _stanza(found) for found in sorted(site.glob("*.dist-info"), key=_key) if _foreign(found)
+    )
 
 
 def _list(name: str) -> str:
@@ -120,13 +122,16 @@ def _scripts(home: Path) -> None:
 
 
 def _strip(site: Path) -> None:
-    """Take out tests, and pip's notes on what it installed: these files are dpkg's now."""
+    """Take out what is never used, and pip's notes on what it installed: these files are dpkg's now."""
     for folder in sorted(site.rglob("*")):
-        if folder.is_dir() and folder.name in TESTS:
+        if folder.is_dir() and folder.name in IDLE:
             shutil.rmtree(folder)
     for notes in site.glob("*.dist-info"):
         for name in ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json"):
             (notes / name).unlink(missing_ok=True)
+    for path in site.rglob("*"):
+        if path.is_file():
+            path.chmod(0o644)
 
 
 def _compile(site: Path, top: Path) -> None:
@@ -166,7 +171,9 @@ def _stanza(folder: Path) -> str:
         if path.is_file() and path.name.upper().startswith(("LICENSE", "LICENCE", "COPYING", "NOTICE"))
     )
     if not files:
-        raise SystemExit(f"{folder.name} has no text of its licence; look for it and add it to debian/copyright")
+        raise SystemExit(
+            f"{folder.name} has no text of its licence; look for it and add it to debian/copyright"
+        )
     kind = _kind(notes)
     texts = [path.read_text(encoding="utf-8") for path in files]
     owners = _owners(texts) or [notes["Author"] or notes["Author-email"] or f"the authors of {name}"]
@@ -176,7 +183,10 @@ def _stanza(folder: Path) -> str:
     if common:
         pointer = f"The text of {common} is in /usr/share/common-licenses/{common}."
         body = f"{pointer}\n\n{body}" if body else pointer
-    lines = [f"Files: {_patterns(folder)}", f"Comment: {notes['Name']}, as published on the Python Package Index"]
+    lines = [
+        f"Files: {_patterns(folder)}",
+        f"Comment: {notes['Name']}, as published on the Python Package Index",
+    ]
     lines += ["Copyright: " + "\n           ".join(owners), f"License: {name}-licence"]
     lines += [f" {line.rstrip()}" if line.strip() else " ." for line in [f"{kind}", "", *body.splitlines()]]
     return "\n".join(lines) + "\n"
@@ -188,7 +198,11 @@ def _kind(notes: object) -> str:
     expression = (get("License-Expression") or [""])[0]
     plain = (get("License") or [""])[0].strip()
     classes = [text.rpartition(" :: ")[2] for text in get("Classifier") or () if text.startswith("License")]
-    words = expression or (plain if plain and len(plain) < 40 and "Copyright" not in plain else "") or ", ".join(classes)
+    words = (
+        expression
+        or (plain if plain and len(plain) < 40 and "Copyright" not in plain else "")
+        or ", ".join(classes)
+    )
     return {"Apache License, Version 2.0": "Apache-2.0"}.get(words, words)
 
 
@@ -198,9 +212,16 @@ def _is_common(text: str) -> bool:
 
 
 def _owners(texts: list[str]) -> list[str]:
-    found = re.findall(r"^\W*(?:Copyright|\(c\)|©)\s.*$", "\n".join(texts), re.MULTILINE | re.IGNORECASE)
-    plain = [re.sub(r"\s+", " ", line).strip(" *#.,") for line in found]
-    return list(dict.fromkeys(line for line in plain if re.search(r"\d{4}|\(c\)|©", line)))
+    """Who claims copyright: each such line, with those that go on from it."""
+    found = []
+    for paragraph in re.split(r"\n\s*\n", "\n".join(texts)):
+        lines = [re.sub(r"\s+", " ", line).strip(" *#") for line in paragraph.splitlines()]
+        starts = [
+            n for n, line in enumerate(lines) if re.match(r"Copyright (\(c\)|©|\d{4})", line, re.IGNORECASE)
+        ]
+        if starts:
+            found += [line for line in lines[starts[0] :] if not line.lower().startswith("all rights")]
+    return list(dict.fromkeys(found))
 
 
 def _patterns(folder: Path) -> str:

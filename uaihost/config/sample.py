@@ -23,6 +23,8 @@ def sample() -> str:
     for setting in SETTINGS:
         if setting.name not in FIXED:
             said = f"{setting.meaning}. Legal: {setting.legal}. Default: {setting.default}."
-            parts.append(textwrap.fill(said.replace("`", ""), 100, initial_indent="# ", subsequent_indent="# "))
+            parts.append(
+                textwrap.fill(said.replace("`", ""), 100, initial_indent="# ", subsequent_indent="# ")
+            )
             parts.append(f'#{setting.name} = ""\n')
     return "\n".join(parts)
