@@ -5,6 +5,7 @@ Without a service manager nothing is sent and nothing is timed. It must not know
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -218,5 +219,9 @@ class Supervised(Service):
 
 
 def supervised(clock: Any, inner: Supervisable, environ: MutableMapping[str, str]) -> Supervised:
-    """`inner` under whatever service manager the environment names."""
+    """`inner` under whatever service manager the environment names.
+
+    A service manager ends a process that hangs by SIGABRT: its last word is then where every thread was.
+    """
+    faulthandler.enable(file=2)
     return Supervised(clock, inner, Supervisor(clock, Orders.taken(environ, os.getpid())))
