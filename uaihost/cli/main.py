@@ -14,6 +14,7 @@ from uaihost.cli.github import github
 from uaihost.cli.image import image
 from uaihost.cli.local import expose, status, unexpose
 from uaihost.cli.login import accounts, login, logout
+from uaihost.cli.logs import logs
 from uaihost.cli.push import push
 from uaihost.cli.restore import restore
 from uaihost.cli.secrets import secrets
@@ -44,6 +45,7 @@ for _verb in (
     push,
     restore,
     gc,
+    logs,
     github,
     ssh_key,
     audit,
