@@ -20,7 +20,16 @@ import attrs
 from uaihost.config.table import DEFAULT_BRIDGE_PORT, DEFAULT_UI_PORT, SETTINGS, Setting
 from uaihost.errors import SettingError
 
-__all__ = ["DEFAULT_BRIDGE_PORT", "DEFAULT_UI_PORT", "SETTINGS", "Setting", "Settings", "load", "table_text"]
+__all__ = [
+    "DEFAULT_BRIDGE_PORT",
+    "DEFAULT_UI_PORT",
+    "SETTINGS",
+    "Setting",
+    "Settings",
+    "load",
+    "survey",
+    "table_text",
+]
 
 
 @attrs.frozen
@@ -105,13 +114,36 @@ def load(
     Raises:
         SettingError: a bad value, an unknown key in the file, an unreadable file.
     """
-    file, path = _toml(environ, home, root, config_file)
+    settings, problems = survey(flags, environ, home=home, root=root, config_file=config_file)
+    if problems:
+        raise SettingError(problems[0])
+    return settings
+
+
+def survey(
+    flags: Mapping[str, str | None],
+    environ: Mapping[str, str],
+    *,
+    home: Path,
+    root: bool,
+    config_file: Path | None = None,
+) -> tuple[Settings, list[str]]:
+    """As `load`, for whoever wants to know all that is wrong: the settings without what is not legal, and a
+    sentence for each of that."""
+    file, path, problems = _toml(environ, home, root, config_file)
     values: dict[str, Any] = {}
     for setting in SETTINGS:
-        found = _find(setting, flags, environ, file, path)
-        if found is not None:
-            text, source = found
-            values[setting.name] = _value(setting, text, source)
+        try:
+            found = _find(setting, flags, environ, file, path)
+            if found is not None:
+                text, source = found
+                values[setting.name] = _value(setting, text, source)
+        except SettingError as error:
+            problems.append(error.message)
+    return _settings(values, environ, home, root), problems
+
+
+def _settings(values: Mapping[str, Any], environ: Mapping[str, str], home: Path, root: bool) -> Settings:
     bridge_port = values.get("bridge_port", DEFAULT_BRIDGE_PORT)
     github = values.get("github_url", "https://github.com")
     return Settings(
@@ -223,23 +255,23 @@ def _value(setting: Setting, text: str, source: str) -> Any:
 
 def _toml(
     environ: Mapping[str, str], home: Path, root: bool, given: Path | None
-) -> tuple[dict[str, Any], Path | None]:
+) -> tuple[dict[str, Any], Path | None, list[str]]:
+    """What the file holds, where it is, and what is wrong with it."""
     path = given or (Path(environ["UAI_CONFIG"]) if environ.get("UAI_CONFIG") else None)
     if path is None:
         config_home = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
         path = Path("/etc/uaihost/uaihost.toml") if root else config_home / "uaihost" / "uaihost.toml"
         if not path.exists():
-            return {}, None
+            return {}, None, []
     try:
         file = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise SettingError(f"cannot read the settings file {path}: {error.strerror}") from None
+        return {}, None, [f"cannot read the settings file {path}: {error.strerror}"]
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingError(f"{path} is not TOML: {error}") from None
+        return {}, None, [f"{path} is not TOML: {error}"]
     unknown = sorted(set(file) - set(_BY_NAME))
-    if unknown:
-        raise SettingError(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(_BY_NAME)}")
-    return file, path
+    known = ", ".join(_BY_NAME)
+    return file, path, [f"{path}: unknown key {name!r}; known are {known}" for name in unknown]
 
 
 def _github_api(url: str) -> str:

@@ -66,7 +66,7 @@ def upgrade(connection: sqlite3.Connection, path: Path, migrations: list[Migrati
         sqlite3.Error: a migration failed; the database is as it was before that one.
     """
     try:
-        applied = _inspect(connection, path, migrations)
+        applied = inspect(connection, path, migrations)
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.OperationalError):
             raise HostError(ErrorCode.UNAVAILABLE, f"{path} cannot be opened: {error}") from error
@@ -106,10 +106,13 @@ def schema(connection: sqlite3.Connection) -> list[str]:
     return [str(sql) for (sql,) in rows]
 
 
-def _inspect(
-    connection: sqlite3.Connection, path: Path, migrations: list[Migration]
-) -> list[tuple[int, str]]:
-    """The versions that the database has; it is only read."""
+def inspect(connection: sqlite3.Connection, path: Path, migrations: list[Migration]) -> list[tuple[int, str]]:
+    """The versions that the database has; it is only read.
+
+    Raises:
+        HostError: as `upgrade`.
+        sqlite3.DatabaseError: it cannot be read.
+    """
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not tables:
         return []

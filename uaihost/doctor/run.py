@@ -1,0 +1,168 @@
+"""Runs checks: side by side where they do not need one another, each within its time, all within theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from uaihost import __version__
+from uaihost.doctor.model import Check, Finding, Report, Result, Verdict, fail, skipped
+from uaihost.doctor.patient import Patient
+from uaihost.errors import HostError
+
+log = Logger()
+
+# Seconds for everything.
+WHOLE = 55.0
+# Seconds that a check which was stopped has to clear up behind itself: the engine removes a container in one
+# or two.
+CLEARING = 8.0
+
+
+def chosen(checks: Sequence[Check], only: Sequence[str], quick: bool) -> list[Check]:
+    """Those to run, in their order: the named ones and what they need; quick: none with a container.
+
+    Raises:
+        KeyError: there is no check of a name.
+    """
+    known = {check.name: check for check in checks}
+    wanted: set[str] = set()
+
+    def want(name: str) -> None:
+        if name not in wanted:
+            wanted.add(name)
+            for need in known[name].needs:
+                want(need)
+
+    for name in only or known:
+        want(name)
+    return [check for check in checks if check.name in wanted and not (quick and check.container)]
+
+
+class Examination:
+    """One run of checks over one patient.
+
+    began, done: told of each check, for a person who waits.
+    """
+
+    def __init__(
+        self,
+        patient: Patient,
+        checks: Sequence[Check],
+        *,
+        began: Callable[[Check], object] = lambda check: None,
+        done: Callable[[Result], object] = lambda result: None,
+        whole: float = WHOLE,
+    ) -> None:
+        self._patient = patient
+        self._clock: Any = patient.reactor
+        self._checks = checks
+        self._began = began
+        self._done = done
+        self._end = self._clock.seconds() + whole
+        self._waiting: dict[str, list[Deferred[None]]] = {}
+        self._results: dict[str, Result] = {}
+
+    async def run(self) -> Report:
+        """Every check once; nothing that goes wrong in one hinders another."""
+        began = self._clock.seconds()
+        every = [Deferred.fromCoroutine(self._one(check)) for check in self._checks]
+        try:
+            await DeferredList(every, consumeErrors=True)
+        except CancelledError:
+            # An interrupt: what was begun is cleared up before the process ends.
+            for each in every:
+                each.cancel()
+            await DeferredList(every, consumeErrors=True)
+            raise
+        return Report(
+            __version__,
+            int(began * 1000),
+            self._clock.seconds() - began,
+            tuple(self._results[check.name] for check in self._checks if check.name in self._results),
+        )
+
+    async def _one(self, check: Check) -> None:
+        for need in check.needs:
+            await self._over(need)
+        started = self._clock.seconds()
+        finding = self._hindered(check)
+        if finding is None:
+            self._began(check)
+            finding = await self._within(check)
+        result = Result(check.name, check.title, finding, self._clock.seconds() - started)
+        self._results[check.name] = result
+        for waiting in self._waiting.pop(check.name, []):
+            waiting.callback(None)
+        self._done(result)
+
+    async def _over(self, name: str) -> None:
+        """Until the check of this name has its result; at once when it is not among those that run."""
+        if name not in self._results and any(check.name == name for check in self._checks):
+            waiting: Deferred[None] = Deferred()
+            self._waiting.setdefault(name, []).append(waiting)
+            await waiting
+
+    def _hindered(self, check: Check) -> Finding | None:
+        for need in check.needs:
+            result = self._results.get(need)
+            if result is not None and result.finding.verdict in (Verdict.FAIL, Verdict.SKIPPED):
+                return skipped(f"it needs `{need}`, which {_word(result.finding.verdict)}")
+        return None
+
+    async def _within(self, check: Check) -> Finding:
+        """Its finding, or that it did not come in time."""
+        limit = min(check.limit, self._end - self._clock.seconds())
+        if limit <= 0:
+            return skipped("there was no time left for it")
+        gate: Deferred[Finding] = Deferred()
+        work = Deferred.fromCoroutine(_guarded(check, self._patient))
+        late = fail(
+            f"no answer within {limit:.0f} s: something on its way hangs",
+            f"uaihost doctor --only {check.name}",
+        )
+
+        def arrived(result: Finding | Failure) -> None:
+            if gate.called:
+                return
+            gate.callback(late if isinstance(result, Failure) else result)
+
+        work.addBoth(arrived)
+        # Cancelled, a check clears up; one that does not even do that is left behind.
+        timers = [
+            self._clock.callLater(limit, work.cancel),
+            self._clock.callLater(limit + CLEARING, lambda: gate.called or gate.callback(late)),
+        ]
+        try:
+            return await gate
+        except CancelledError:
+            work.cancel()
+            raise
+        finally:
+            for timer in timers:
+                if timer.active():
+                    timer.cancel()
+
+
+async def _guarded(check: Check, patient: Patient) -> Finding:
+    """A check's finding; whatever it raises is one too."""
+    try:
+        return await check.run(patient)
+    except CancelledError:
+        raise
+    except HostError as error:
+        return fail(error.message)
+    except Exception as error:
+        log.debug("the check {name} failed: {error!r}", name=check.name, error=error)
+        return fail(
+            f"the check itself could not be made: {type(error).__name__}: {error}",
+            f"uaihost doctor --only {check.name}",
+        )
+
+
+def _word(verdict: Verdict) -> str:
+    return "failed" if verdict is Verdict.FAIL else "was skipped"
