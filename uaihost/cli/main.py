@@ -17,6 +17,7 @@ from uaihost.cli.login import accounts, login, logout
 from uaihost.cli.logs import logs
 from uaihost.cli.push import push
 from uaihost.cli.restore import restore
+from uaihost.cli.run import run
 from uaihost.cli.secrets import secrets
 from uaihost.cli.ssh_key import ssh_key
 from uaihost.cli.tasks import task, tasks
@@ -33,6 +34,7 @@ def cli() -> None:
 for _verb in (
     up,
     demo,
+    run,
     status,
     tasks,
     task,
