@@ -1,1 +1,1 @@
-"""The host, and a bridge on the same machine, as services: described once, written for each service manager."""
+"""The host, and a bridge beside it, as services: described once, written for each service manager."""

@@ -21,8 +21,8 @@ USER = "uaihost"
 # Whose services: of one user, of the machine, or of the machine as its package installs them.
 Kind = Literal["user", "system", "package"]
 
-# Where service managers look for programs, after this installation's own: the daemon runs git, ssh and iptables.
-# Homebrew's folders are macOS's only.
+# Where programs are, after this installation's own: the daemon runs git, ssh and iptables. Homebrew's folders
+# are macOS's only.
 PROGRAMS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 HOMEBREW = ("/opt/homebrew/bin", "/opt/local/bin")
 
@@ -45,8 +45,8 @@ ROOT_RIGHTS = (
 class Restart:
     """When a service that ended is started again. Seconds.
 
-    delay: before the first time; longest: to which that grows, where a manager can let it grow. never_on: exit
-    statuses after which only the owner can help.
+    delay: before the first time; longest: to which that grows, where a manager can let it grow. never_on:
+    exit statuses after which only the owner can help.
     """
 
     delay: int = 5
@@ -58,8 +58,8 @@ class Restart:
 class Limits:
     """Seconds, and open files.
 
-    watchdog: without a sign of life for this long, it is ended and started again; abort: how long it may take to
-    say where it hangs. start: before its first sign that the start goes on; stop: likewise, for the stop.
+    watchdog: without a sign of life for this long, it is ended and started again; abort: how long it may take
+    to say where it hangs. start: before its first sign that the start goes on; stop: likewise, for the stop.
     descriptors: each tunnel takes two, and each task some.
     """
 
@@ -74,9 +74,9 @@ class Limits:
 class Places:
     """Where things lie: the same for both services of one kind.
 
-    config: folder of the settings file, of the token and of `variables`. data: the data folder. root: whether the
-    service runs as root. reads: folders outside the usual ones that it must see: this installation's, and local
-    repositories.
+    config: folder of the settings file, of the token and of `variables`. data: the data folder. user: whom a
+    service of the machine runs as. reads: folders outside the usual ones that it must see: this
+    installation's, and local repositories. given: whether there is a file at `settings`.
     """
 
     kind: Kind
@@ -84,9 +84,11 @@ class Places:
     data: Path
     user: str | None = None
     reads: tuple[Path, ...] = ()
+    given: bool = True
 
     @property
     def root(self) -> bool:
+        """Whether the service runs as root."""
         return self.user == "root"
 
     @property
@@ -162,12 +164,13 @@ def _command(programs: Path, service: str) -> tuple[str, ...]:
 
 def _environment(places: Places, programs: Path, path: tuple[str, ...]) -> dict[str, str]:
     folders = dict.fromkeys([str(programs), *path])
+    settings = {"UAI_CONFIG": str(places.settings)} if places.given else {}
     return {
         "PATH": ":".join(folders),
         # Text is UTF-8 whatever the machine's language: file names of repositories are.
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
         "UAI_DATA_DIR": str(places.data),
-        "UAI_CONFIG": str(places.settings),
+        **settings,
         "UAI_HOST_TOKEN_FILE": str(places.token),
     }

@@ -1,4 +1,4 @@
-"""A service's description as a unit file of systemd (systemd.unit(5), systemd.service(5), systemd.exec(5)). Pure.
+"""A service's description as a unit file (systemd.unit(5), systemd.service(5), systemd.exec(5)). Pure.
 
 Every directive that is not set, and why, is a row in docs/services.md.
 """
