@@ -1,0 +1,66 @@
+"""The Debian packages of this checkout for integration tests: one as it is, one newer and built elsewhere.
+
+Building takes half a minute, so what was built of the same files is used again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+import attrs
+
+from uaihost.test.integration.engine import CHECKOUT
+
+# Of a release that follows the one in debian/changelog.
+NEWER = "0.1.1-1"
+# Seconds for both builds together, with fetching the wheels.
+LIMIT = 600
+
+
+@attrs.frozen
+class Packages:
+    """first: the package of this checkout; newer: of the same files under the version NEWER, built elsewhere, with
+    another umask, home, time zone, language and host name."""
+
+    first: Path
+    newer: Path
+
+
+def built() -> Packages:
+    """Both packages. Blocks."""
+    folder = CHECKOUT / ".cache" / "packages" / _digest()
+    if not (folder / "complete").exists():
+        # One alone fetches what both need.
+        script = str(CHECKOUT / "scripts" / "deb")
+        subprocess.run(["/usr/bin/python3", script, "--fetch"], check=True, timeout=LIMIT)
+        runs = [["--lint"], ["--version", NEWER, "--elsewhere"]]
+        started = [
+            subprocess.Popen(
+                ["/usr/bin/python3", script, "--into", str(folder), *words],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for words in runs
+        ]
+        for process in started:
+            said, _ = process.communicate(timeout=LIMIT)
+            if process.returncode:
+                raise RuntimeError(f"{process.args}: {said}")
+        (folder / "complete").touch()
+    (newer,) = folder.glob(f"uaihost_{NEWER}_*.deb")
+    (first,) = set(folder.glob("uaihost_*.deb")) - {newer}
+    return Packages(first, newer)
+
+
+def _digest() -> str:
+    """Of every file that a package is made of."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, check=True)
+    whole = hashlib.sha256()
+    for name in sorted(listed.stdout.split(b"\0")):
+        path = CHECKOUT / name.decode()
+        if name and path.is_file():
+            whole.update(name + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return whole.hexdigest()[:16]
