@@ -19,6 +19,7 @@ from uaihost.cli.push import push
 from uaihost.cli.restore import restore
 from uaihost.cli.run import run
 from uaihost.cli.secrets import secrets
+from uaihost.cli.service import install, restart, start, stop, uninstall
 from uaihost.cli.ssh_key import ssh_key
 from uaihost.cli.tasks import task, tasks
 from uaihost.cli.up import up
@@ -52,6 +53,11 @@ for _verb in (
     ssh_key,
     audit,
     secrets,
+    install,
+    uninstall,
+    start,
+    stop,
+    restart,
 ):
     cli.add_command(_verb)
 

@@ -76,7 +76,8 @@ class Places:
 
     config: folder of the settings file, of the token and of `variables`. data: the data folder. user: whom a
     service of the machine runs as. reads: folders outside the usual ones that it must see: this
-    installation's, and local repositories. given: whether there is a file at `settings`.
+    installation's, and local repositories. given: whether there is a file at `settings`. shown: whether
+    the token lies in the file `token`, not in the settings. elsewhere: a settings file at another place.
     """
 
     kind: Kind
@@ -85,6 +86,8 @@ class Places:
     user: str | None = None
     reads: tuple[Path, ...] = ()
     given: bool = True
+    shown: bool = True
+    elsewhere: Path | None = None
 
     @property
     def root(self) -> bool:
@@ -98,7 +101,7 @@ class Places:
 
     @property
     def settings(self) -> Path:
-        return self.config / "uaihost.toml"
+        return self.elsewhere or self.config / "uaihost.toml"
 
     @property
     def variables(self) -> Path:
@@ -165,6 +168,7 @@ def _command(programs: Path, service: str) -> tuple[str, ...]:
 def _environment(places: Places, programs: Path, path: tuple[str, ...]) -> dict[str, str]:
     folders = dict.fromkeys([str(programs), *path])
     settings = {"UAI_CONFIG": str(places.settings)} if places.given else {}
+    token = {"UAI_HOST_TOKEN_FILE": str(places.token)} if places.shown else {}
     return {
         "PATH": ":".join(folders),
         # Text is UTF-8 whatever the machine's language: file names of repositories are.
@@ -172,5 +176,5 @@ def _environment(places: Places, programs: Path, path: tuple[str, ...]) -> dict[
         "PYTHONUNBUFFERED": "1",
         "UAI_DATA_DIR": str(places.data),
         **settings,
-        "UAI_HOST_TOKEN_FILE": str(places.token),
+        **token,
     }

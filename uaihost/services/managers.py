@@ -215,7 +215,9 @@ class Launchd:
         self._launchctl("kill", "SIGTERM", self._target(name))
 
     def restart(self, name: str) -> None:
-        self._launchctl("kickstart", "-k", self._target(name))
+        """Out and in again: `kickstart -k` would leave no time to end in order."""
+        self.reload(name)
+        self.enable(name)
 
     def disable(self, name: str) -> None:
         self._launchctl("bootout", self._target(name))

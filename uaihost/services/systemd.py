@@ -37,7 +37,7 @@ _EVERYWHERE = (
     ("NoNewPrivileges", "yes"),
     ("LockPersonality", "yes"),
     ("RestrictRealtime", "yes"),
-    ("RestrictSUIDSGID", "yes"),
+    # Not RestrictSUIDSGID: it takes openat2(2) away, by which the walls around git are built.
     ("RestrictNamespaces", "yes"),
     ("MemoryDenyWriteExecute", "yes"),
     ("SystemCallArchitectures", "native"),

@@ -48,7 +48,7 @@ BUILD_LIMIT, BOOT_LIMIT, LIMIT = 900, 60.0, 180
 # The engine mounts these read-only; systemd needs groups of its own.
 BOOT = """
 mount -o remount,rw /sys/fs/cgroup
-for each in /sys/fs/cgroup/*; do mountpoint -q "$each" && mount -o remount,rw "$each"; done
+for each in /sys/fs/cgroup/*; do mountpoint -q "$each" && mount -o remount,bind,rw "$each"; done
 umount /proc/sys 2>/dev/null
 exec /lib/systemd/systemd
 """
@@ -58,8 +58,8 @@ _CAPABILITIES = (
     "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE "
     "NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT "
     "SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE "
-    "AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ"
-).split()
+    "AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ "
+)
 
 
 class Failed(Exception):
@@ -148,7 +148,7 @@ async def machine(
 ) -> SystemdMachine:
     """A machine for one test; it goes with it. binds: as `docker run --volume` takes them."""
     address = await docker_host()
-    threads = Threads(reactor, "test-systemd", 1)  # type: ignore[arg-type]
+    threads = Threads(reactor, "test-systemd", 1)
     case.addCleanup(threads.stop)
     base = await BaseImages(reactor, threads, address, ENGINE_FOLDER).ensure(lambda _: None)
 
@@ -227,5 +227,5 @@ def own_capabilities() -> list[str]:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("CapBnd:"):
             bits = int(line.split()[1], 16)
-            return [name for number, name in enumerate(_CAPABILITIES) if bits >> number & 1]
+            return [name for number, name in enumerate(_CAPABILITIES.split()) if bits >> number & 1]
     raise Failed("/proc/self/status names no rights")
