@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Thread
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
+
+from uaihost.counts import Calls
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,18 +41,34 @@ class _Daemon(Thread):
 class Threads:
     """Blocking calls in a pool of their own.
 
-    limit: how many run at once; with 1, calls run one after another in the order they were made.
+    limit: how many run at once; with 1, calls run one after another in the order they were made. calls: where
+    they are counted; the time of one is that of its whole way, waiting for a thread included.
     """
 
-    def __init__(self, reactor: IReactorFromThreads, name: str, limit: int) -> None:
+    def __init__(
+        self, reactor: IReactorFromThreads, name: str, limit: int, calls: Calls | None = None
+    ) -> None:
         self._reactor = reactor
+        # The same object: every reactor is a clock.
+        self._clock = cast(IReactorTime, reactor)
+        self._calls = Calls() if calls is None else calls
         self._pool = ThreadPool(minthreads=0, maxthreads=limit, name=name)
         self._pool.threadFactory = _Daemon
         self._pool.start()
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        counted, begun = self._calls.begin(), self._clock.seconds()
         done: Deferred[T] = deferToThreadPool(self._reactor, self._pool, function, *args, **kwargs)
-        return await done
+        try:
+            result = await done
+            counted.end("completed")
+            return result
+        except CancelledError:
+            counted.end("interrupted")
+            raise
+        finally:
+            counted.end("failed")
+            self._calls.seconds.add(self._clock.seconds() - begun)
 
     def stop(self) -> None:
         if self._pool.working:

@@ -28,6 +28,7 @@ from uaihost.channel.permissions import Permissions
 from uaihost.channel.reviewing import Changes, Unwatched
 from uaihost.channel.room import Around, Kept, Room
 from uaihost.channel.transcript import Transcripts
+from uaihost.counts import Lifecycle
 from uaihost.errors import ErrorCode, HostError
 from uaihost.ids import new_id
 from uaihost.interfaces import Account, Accounts, AgentStatus, Engine, Journal, Store
@@ -86,6 +87,7 @@ class Channels:
         changes: Changes | None = None,
         rules: Rules | None = None,
         recovery: Recovery | None = None,
+        turns: Lifecycle | None = None,
     ) -> None:
         self._store = store
         self._reactor = reactor
@@ -104,6 +106,7 @@ class Channels:
             changes or Unwatched(),
             self._rules.budgets,
             recovery,
+            turns or Lifecycle(),
         )
         self._forget_accounts = accounts.on_change(self._account_changed)
         self._rooms: dict[str, Room] = {}

@@ -38,6 +38,7 @@ from uaihost.channel.permissions import Permissions
 from uaihost.channel.reviewing import Changes, Reviewing, Surroundings
 from uaihost.channel.transcript import Repeated, Transcripts, refuse_repeat
 from uaihost.channel.verbs import Verbs
+from uaihost.counts import Lifecycle, Run
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import AgentStatus, Journal, Store
 from uaihost.proofs import Recovery
@@ -47,6 +48,9 @@ from uaihost.wire import events
 
 # Messages that are read to tell an agent what was said; history keeps the newest of them.
 REMEMBERED = 2000
+
+# How a turn that ended counts.
+OUTCOME = {"done": "completed", "cancelled": "interrupted", "failed": "failed"}
 
 
 @attrs.frozen
@@ -61,6 +65,7 @@ class Around:
     changes: Changes
     budgets: Budgets
     recovery: Recovery | None = None
+    turns: Lifecycle = attrs.field(factory=Lifecycle)
 
 
 @attrs.frozen
@@ -111,6 +116,9 @@ class Room:
             self._commit,
         )
         self._deltas = Deltas(around.clock, self._delta)
+        self._turns = around.turns
+        # Of this process's count: what each agent is in the middle of.
+        self._counted: dict[str, Run] = {}
 
     @property
     def task_id(self) -> str:
@@ -267,11 +275,15 @@ class Room:
                 self._requests.ask(agent_id, happening, now, effects)
             case TurnBegan(origin=origin):
                 self._books.spend(lambda spent, budgets: governor.began(spent, budgets, origin, now), effects)
+                self._counted[agent_id] = self._turns.begin()
                 self.reviewing.turn_began(agent_id, effects)
             case TurnFinished():
                 self._finished(agent_id, happening, now, effects)
 
     def _finished(self, agent_id: str, ended: TurnFinished, now: int, effects: Effects) -> None:
+        # One that began before this process did counts from here.
+        counted = self._counted.pop(agent_id, None) or self._turns.begin()
+        counted.end(OUTCOME[ended.reason])
         self._requests.give_up(agent_id, now, effects)
         self._books.spend(
             lambda spent, budgets: governor.ended(spent, budgets, ended.origin, ended.tools), effects
@@ -314,6 +326,8 @@ class Room:
         await gatherResults([ensureDeferred(each.detach()) for each in self.sessions.values()])
 
     def _close(self) -> None:
+        for counted in self._counted.values():
+            counted.end("interrupted")
         self._deltas.close()
         self._alarm.close()
         self.reviewing.close()

@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from uaihost.commands.lanes import Lanes, Queued
 from uaihost.commands.registry import Row, lane_of, task_in
 from uaihost.commands.waits import Waits
+from uaihost.counts import Lifecycle
 from uaihost.errors import ErrorCode, HostError
 from uaihost.events import EventJournal
 from uaihost.interfaces import Store
@@ -68,7 +69,8 @@ class Dispatch:
     """Commands in, results into the journal.
 
     lanes: whoever else must not run beside a task's life cycle commands takes its turn here
-    (`registry.lifecycle_key`). waits: told which tasks' commands wait for their turn.
+    (`registry.lifecycle_key`). waits: told which tasks' commands wait for their turn. counted: what ran, and
+    how they ended.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Dispatch:
         clock: IReactorTime,
         lanes: Lanes | None = None,
         waits: Waits | None = None,
+        counted: Lifecycle | None = None,
     ) -> None:
         self._registry = registry
         self._store = store
@@ -91,6 +94,7 @@ class Dispatch:
         self._idle: Deferred[None] = Deferred()
         self._pruned_at = 0
         self._waits = waits
+        self._counted = Lifecycle() if counted is None else counted
         self.lanes = Lanes() if lanes is None else lanes
 
     @property
@@ -238,8 +242,15 @@ class Dispatch:
 
     async def _run(self, arrived: _Arrived) -> None:
         row = self._registry.get(arrived.name)
-        result = await self._result(arrived, row)
-        await self._finish(arrived.id, result, keep=row is None or not row.reads or len(result) <= KEEP_LIMIT)
+        counted = self._counted.begin()
+        try:
+            result = await self._result(arrived, row)
+            keep = row is None or not row.reads or len(result) <= KEEP_LIMIT
+            await self._finish(arrived.id, result, keep=keep)
+            counted.end("completed" if result.endswith(_DONE) else "failed")
+        finally:
+            # Without a result it is begun again at the next start.
+            counted.end("interrupted")
 
     async def _result(self, arrived: _Arrived, row: Row | None) -> bytes:
         if arrived.bad is not None:
@@ -300,6 +311,10 @@ class Dispatch:
 
     def _now(self) -> int:
         return int(self._clock.seconds() * 1000)
+
+
+# How the result of a command that was done ends, as the encoder writes it.
+_DONE = encode_value(ResultOk(None)).rpartition(b",")[2]
 
 
 class _CutOff(Exception):

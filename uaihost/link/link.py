@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from uaihost.counts import Tally
 from uaihost.interfaces import Journal, Store
 from uaihost.link.endpoint import Closed
 from uaihost.link.outbound import Outbound
@@ -53,6 +54,10 @@ class LinkState:
     since: float
     reason: str = ""
     retry_at: float | None = None
+
+
+# Ways that a connection ends; without a close it is `other`.
+CODES = ("1000", "1001", "1002", "1006", "1009", "1011", str(REJECTED))
 
 
 def _nothing(*args: object) -> None:
@@ -109,6 +114,10 @@ class Link(Service):
         )
         self.session: Session | None = None
         self.state = LinkState("stopped", clock.seconds())
+        # Since the start: connections, attempts that failed, and ends by close code (RFC 6455, section 7.4).
+        self.connects = 0
+        self.failures = 0
+        self.losses = Tally(CODES)
 
     def startService(self) -> None:
         super().startService()
@@ -178,6 +187,7 @@ class Link(Service):
 
     def _attempt_failed(self, failure: Failure) -> Failure:
         if not failure.check(CancelledError):
+            self.failures += 1
             self._reason = failure.getErrorMessage()
             log.warn("no connection to the bridge: {reason}", reason=self._reason)
         return failure
@@ -192,6 +202,7 @@ class Link(Service):
             Proof(pinged=outbox.pinged, ponged=outbox.ponged),
         )
         self.session = session
+        self.connects += 1
         self._reason = ""
         session.start()
         log.info("connected to the bridge")
@@ -202,6 +213,7 @@ class Link(Service):
     def _closed(self, why: BaseException) -> None:
         code, reason = (why.code, why.reason) if isinstance(why, Closed) else (None, str(why))
         self.session = None
+        self.losses.add(str(code))
         self._outbox.lost()
         self._reason = reason or f"closed with code {code}"
         log.warn("the connection to the bridge ended ({code}): {reason}", code=code, reason=self._reason)

@@ -7,14 +7,19 @@ from collections import deque
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
+from uaihost.counts import Histogram
+
 # Seconds between two looks, and looks that are remembered: the last minute.
 PERIOD = 0.25
 REMEMBERED = 240
 
 
 class ReactorLag:
-    def __init__(self, clock: IReactorTime) -> None:
+    """lateness: where every look counts."""
+
+    def __init__(self, clock: IReactorTime, lateness: Histogram | None = None) -> None:
         self._clock = clock
+        self._lateness = lateness
         self._late: deque[float] = deque(maxlen=REMEMBERED)
         self._due = 0.0
         self._loop = LoopingCall(self._look)
@@ -35,5 +40,8 @@ class ReactorLag:
 
     def _look(self) -> None:
         now = self._clock.seconds()
-        self._late.append(max(0.0, now - self._due))
+        late = max(0.0, now - self._due)
+        self._late.append(late)
+        if self._lateness is not None:
+            self._lateness.add(late)
         self._due = now + PERIOD
