@@ -107,6 +107,16 @@ class Folders:
         return self._socket(self.root / "control.sock")
 
     @property
+    def ui_port(self) -> Path:
+        """The file that names the port of the local page."""
+        return self.root / "ui-port"
+
+    @property
+    def ui_token(self) -> Path:
+        """The token that opens the local page."""
+        return self.root / "ui-token"
+
+    @property
     def bridge_database(self) -> Path:
         return self.root / "bridge.db"
 
@@ -196,6 +206,11 @@ class Folders:
     def saved(self) -> Path:
         """Work of tasks that are gone: bare repositories and what git could not hold. Never cleaned up."""
         return self.root / "saved"
+
+    @property
+    def exports(self) -> Path:
+        """Archives that were asked for and wait to be fetched; empty when the host starts."""
+        return self.root / "exports"
 
     @property
     def tools(self) -> Path:

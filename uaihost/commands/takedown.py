@@ -62,14 +62,15 @@ class TakeDown:
         """The same, but what was attached stays. why: for people."""
         await self._gone(await self._take_down(record, [], self._clear), why)
 
-    async def keep(self, record: TaskRecord) -> None:
-        """Store what a task without a container holds, which stays as it is.
+    async def keep(self, record: TaskRecord) -> list[Saved]:
+        """Store what a task holds, which stays as it is.
 
         Raises:
             HostError: something could not be kept; then nothing may be removed.
         """
         found = await self._around.workspaces.save(record.id, await self._places.slugs(record.id))
         await self._store.run(lambda db: kept.put(db, record.id, found, self._records.now()))
+        return found
 
     async def _take_down(
         self, record: TaskRecord, slugs: Sequence[str], remove: Callable[[str], Coroutine[Any, Any, None]]

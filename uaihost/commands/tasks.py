@@ -38,6 +38,7 @@ from uaihost.wire.codec import encode_value
 from uaihost.wire.events import PortsChanged
 from uaihost.wire.inputs import TaskDown, TaskUp
 from uaihost.wire.reasons import Reason, Waiting
+from uaihost.workspaces.workspaces import Saved
 
 __all__ = ["Surroundings", "Tasks"]
 
@@ -302,18 +303,31 @@ class Tasks:
         Raises:
             HostError: it says what is kept. Nothing is removed before the work is safe.
         """
-        task_id = checked_task(wanted.taskId)
-        record, exposure = await self._known(task_id)
+        fresh = TaskRecord(wanted.taskId, wanted.task.slug, wanted.task.branch, Status.PENDING)
+        return await self._down(wanted.taskId, [project.slug for project in wanted.projects], fresh)
+
+    async def stop(self, task_id: str) -> Json:
+        """The same for the owner of the machine, who knows no more than the task's id.
+
+        Raises:
+            HostError: as of `down`; `not_found`.
+        """
+        return await self._down(task_id, [], None)
+
+    async def _down(self, task_id: str, slugs: list[str], fresh: TaskRecord | None) -> Json:
+        """fresh: the record of a task that is not known yet; None when it has to be."""
+        record, exposure = await self._known(checked_task(task_id))
         if exposure is not None:
             await self._exposed.unexpose(task_id)
             return {"status": Status.STOPPED, "saved": []}
+        record = record or fresh
         if record is None:
-            record = TaskRecord(task_id, wanted.task.slug, wanted.task.branch, Status.PENDING)
+            raise HostError(ErrorCode.NOT_FOUND, f"this host has no task {task_id}")
         if record.status == Status.STOPPED and record.saved is not None:
             return {"status": Status.STOPPED, "saved": msgspec.json.decode(record.saved)}
         record = await self.records.move(record, Input.DOWN)
         self.around.ports.drop_task(task_id)
-        record = await self._take_down.all(record, [project.slug for project in wanted.projects])
+        record = await self._take_down.all(record, slugs)
         return {"status": Status.STOPPED, "saved": msgspec.json.decode(record.saved or b"[]")}
 
     async def put_away(self, record: TaskRecord, why: str) -> None:
@@ -324,13 +338,13 @@ class Tasks:
         """
         await self._take_down.but_attachments(await self.records.move(record, Input.DOWN), why)
 
-    async def keep(self, record: TaskRecord) -> None:
-        """Store what a task without a container holds, which stays as it is.
+    async def keep(self, record: TaskRecord) -> list[Saved]:
+        """Store what a task holds, which stays as it is; while its container runs it may go on changing.
 
         Raises:
             HostError: something could not be kept; then nothing may be removed.
         """
-        await self._take_down.keep(record)
+        return await self._take_down.keep(record)
 
     # ---- taskStatus and what all share ---------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from uaihost.blocking import Blocking
 from uaihost.containers.base import DEFAULT, BaseImages
 from uaihost.containers.client import connect, explained
 from uaihost.containers.image_build import build
+from uaihost.containers.image_course import ImageCourse
 from uaihost.containers.image_inputs import Inputs, Versions, gather, read_versions
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Doing, Say
@@ -123,6 +124,8 @@ class Images:
         self._builder = builder
         self._grace = grace
         self._running: dict[bool, _Shared] = {}
+        # How it stands with the image, for people.
+        self.course = ImageCourse(reactor)
 
     @property
     def repository(self) -> str:
@@ -152,14 +155,16 @@ class Images:
         """
         shared = self._running.get(force)
         if shared is None or shared.over:
-            shared = self._running[force] = _Shared(lambda say: self._make(say, force))
+            shared = self._running[force] = _Shared(lambda say: self._followed(say, force))
         return await shared.join(on_progress)
 
     async def list(self) -> Sequence[ImageInfo]:
         """The images of this kind in the engine, newest first."""
         base = await self._base.find()
         current = None if base is None else self._tag(await self._inputs(), base.id)
-        return await self._blocking.call(self._with_client, "list the images", self._look, current)
+        found = await self._blocking.call(self._with_client, "list the images", self._look, current)
+        self.course.seen(next((image.reference for image in found if image.current), None))
+        return found
 
     async def remove(self, reference: str) -> None:
         """Remove one of our images, of any kind.
@@ -177,6 +182,15 @@ class Images:
         await self._blocking.call(self._with_client, f"remove the image {reference}", remove)
 
     # the build
+
+    async def _followed(self, say: Say, force: bool) -> str:
+        try:
+            tag = await self._make(self.course.hearing(say), force)
+        except Exception as error:
+            self.course.failed(error)
+            raise
+        self.course.made(tag)
+        return tag
 
     async def _make(self, say: Say, force: bool) -> str:
         base = await self._base.ensure(say)
