@@ -9,6 +9,7 @@ import click
 from uaihost import __version__
 from uaihost.cli.audit import audit
 from uaihost.cli.demo import demo
+from uaihost.cli.doctor import doctor
 from uaihost.cli.gc import gc
 from uaihost.cli.github import github
 from uaihost.cli.image import image
@@ -37,6 +38,7 @@ for _verb in (
     demo,
     run,
     status,
+    doctor,
     tasks,
     task,
     expose,

@@ -291,6 +291,15 @@ class Firewall:
         self._state = state
         return state
 
+    async def seen(self) -> FirewallState:
+        """Whether they are in force now, and nothing is changed. `why` is empty when they just are not."""
+        if not self._docker_host.startswith("unix://"):
+            return FirewallState(False, f"the engine at {self._docker_host} is on another machine")
+        resolvers = await self._blocking.call(self._resolvers)
+        saved, why = await self._output([f"{self._tables[0]}-save", "-t", "filter"], "")
+        wanted = rules(4, resolvers, self.allow, self._look().attached())
+        return FirewallState(not why and in_force(saved, wanted), why)
+
     async def _apply(self) -> FirewallState:
         if not self._docker_host.startswith("unix://"):
             return FirewallState(

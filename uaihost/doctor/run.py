@@ -135,7 +135,7 @@ class Examination:
         # Cancelled, a check clears up; one that does not even do that is left behind.
         timers = [
             self._clock.callLater(limit, work.cancel),
-            self._clock.callLater(limit + CLEARING, lambda: gate.called or gate.callback(late)),
+            self._clock.callLater(limit + CLEARING, arrived, late),
         ]
         try:
             return await gate

@@ -1,0 +1,180 @@
+"""`uaihost doctor`: does it all work, and what to type where it does not."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+from rich.console import Console
+from rich.status import Status
+
+from uaihost import config
+from uaihost.blocking import Threads
+from uaihost.cli.image import run
+from uaihost.cli.local import ask
+from uaihost.doctor import bundle
+from uaihost.doctor.checks import CHECKS
+from uaihost.doctor.model import Check, Finding, Report, Result, Verdict
+from uaihost.doctor.patient import Patient, running
+from uaihost.doctor.run import Examination, chosen
+from uaihost.paths import Folders
+
+# Threads: most checks wait for something else than this machine.
+THREADS = 16
+# Seconds for the daemon's answer: a host that is well needs milliseconds.
+ANSWER = 5.0
+
+MARKS = {
+    Verdict.OK: "[green]ok  [/]",
+    Verdict.WARN: "[yellow]warn[/]",
+    Verdict.FAIL: "[red]FAIL[/]",
+    Verdict.SKIPPED: "[dim]-   [/]",
+}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON value on standard output (docs/doctor.md).")
+@click.option("--only", multiple=True, metavar="NAME", help="This check and what it needs; may be repeated.")
+@click.option("--quick", is_flag=True, help="Start no container.")
+@click.option("--list", "listed", is_flag=True, help="Show the checks' names and run none.")
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.tar.gz",
+    help="Also write a file for a bug report, without secrets; what is in it is shown.",
+)
+def doctor(as_json: bool, only: tuple[str, ...], quick: bool, listed: bool, report: Path | None) -> None:
+    """Test the real path end to end: settings, data, bridge, engine, a container, git, agents.
+
+    Says what to type for each thing that is wrong, and changes nothing by itself. A running host goes on
+    undisturbed. Exit status: 0 when nothing failed (warnings are no failure), 1 when something did.
+    """
+    if listed:
+        _list(as_json)
+        return
+    try:
+        checks = chosen(CHECKS, only, quick)
+    except KeyError as error:
+        raise click.UsageError(
+            f"there is no check {error.args[0]!r}; `uaihost doctor --list` shows them"
+        ) from None
+    shown = Shown(Console(stderr=as_json, highlight=False))
+    settings, problems = _settings()
+
+    async def work(reactor: Any, _: Threads) -> tuple[Report, list[str]]:
+        threads = Threads(reactor, "doctor", THREADS)
+        try:
+            patient = await _patient(reactor, threads, settings, problems)
+            examination = Examination(patient, checks, began=shown.began, done=shown.done)
+            with shown.live(silent=as_json):
+                found = await examination.run()
+            held = [] if report is None else await threads.call(bundle.write, report, patient, found)
+            return found, held
+        finally:
+            threads.stop()
+
+    found, held = run(work)
+    if as_json:
+        click.echo(json.dumps(found.json(), indent=2))
+    else:
+        shown.summary(found)
+    if report is not None:
+        shown.bundle(report, held)
+    if found.failed:
+        raise click.exceptions.Exit(1)
+
+
+def _list(as_json: bool) -> None:
+    if as_json:
+        rows = [{"name": check.name, "title": check.title, "needs": list(check.needs)} for check in CHECKS]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for check in CHECKS:
+        click.echo(f"{check.name:<18}{check.title}")
+
+
+def _settings() -> tuple[config.Settings, list[str]]:
+    """What is legal of the settings, and what is wrong with the rest."""
+    return config.survey({}, os.environ, home=Path.home(), root=os.geteuid() == 0)
+
+
+async def _patient(reactor: Any, threads: Threads, settings: config.Settings, problems: list[str]) -> Patient:
+    folders = Folders(settings.data_dir)
+
+    def asked(method: str, path: str, body: Any) -> Any:
+        return ask(folders.control_socket, method, path, body, ANSWER)
+
+    patient = Patient(reactor, threads, settings, tuple(problems), dict(os.environ), os.geteuid() == 0, asked)
+    return attrs.evolve(patient, running=await threads.call(running, asked))
+
+
+class Shown:
+    """What a person sees: a line for each check as it is done, on a terminal also what is looked at now."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._status: Status | None = None
+        self._under_way: dict[str, str] = {}
+        self._silent = False
+
+    def live(self, silent: bool) -> Any:
+        """While checks run. silent: for programs; a terminal still sees that something is done."""
+        self._silent = silent
+        if not self._console.is_terminal:
+            return nullcontext()
+        self._status = self._console.status("looking")
+        return self._status
+
+    def began(self, check: Check) -> None:
+        self._under_way[check.name] = check.title
+        self._tell()
+
+    def done(self, result: Result) -> None:
+        self._under_way.pop(result.name, None)
+        self._tell()
+        if not self._silent:
+            self._console.print(f"{MARKS[result.finding.verdict]}  {result.title:<20}", end="")
+            self._plain(result.finding.text)
+
+    def summary(self, report: Report) -> None:
+        """What to do, worst first, and how it went."""
+        bad = [one for one in report.results if one.finding.fix]
+        bad.sort(key=lambda one: -one.finding.verdict.badness)
+        for result in bad:
+            self._console.print(
+                f"\n{MARKS[result.finding.verdict].strip()} [bold]{result.title}[/]: ", end=""
+            )
+            self._plain(result.finding.text)
+            self._fix(result.finding)
+        counts = dict.fromkeys(Verdict, 0)
+        for result in report.results:
+            counts[result.finding.verdict] += 1
+        words = [f"{counts[Verdict.OK]} ok"]
+        words += [f"{counts[Verdict.WARN]} to look at"] if counts[Verdict.WARN] else []
+        words += [f"{counts[Verdict.FAIL]} failed"] if counts[Verdict.FAIL] else []
+        words += [f"{counts[Verdict.SKIPPED]} not looked at"] if counts[Verdict.SKIPPED] else []
+        self._console.print()
+        self._plain(f"{', '.join(words)}, in {report.seconds:.1f} s")
+
+    def bundle(self, path: Path, held: list[str]) -> None:
+        """What was written for a report."""
+        self._plain(f"{path}:")
+        for line in held:
+            self._plain(f"  {line}")
+
+    def _fix(self, finding: Finding) -> None:
+        self._console.print("  type:")
+        for line in finding.fix:
+            self._plain(f"    {line}")
+
+    def _plain(self, text: str) -> None:
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def _tell(self) -> None:
+        if self._status is not None:
+            self._status.update("looking: " + ", ".join(self._under_way.values()))
