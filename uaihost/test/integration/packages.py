@@ -21,8 +21,8 @@ LIMIT = 600
 
 @attrs.frozen
 class Packages:
-    """first: the package of this checkout; newer: of the same files under the version NEWER, built elsewhere, with
-    another umask, home, time zone, language and host name."""
+    """first: the package of this checkout; newer: of the same files under the version
+    NEWER, built in another folder, with another umask, home, time zone, language and host name."""
 
     first: Path
     newer: Path
@@ -35,7 +35,7 @@ def built() -> Packages:
         # One alone fetches what both need.
         script = str(CHECKOUT / "scripts" / "deb")
         subprocess.run(["/usr/bin/python3", script, "--fetch"], check=True, timeout=LIMIT)
-        runs = [["--lint"], ["--version", NEWER, "--elsewhere"]]
+        runs = [[], ["--version", NEWER, "--elsewhere"]]
         started = [
             subprocess.Popen(
                 ["/usr/bin/python3", script, "--into", str(folder), *words],
@@ -48,7 +48,7 @@ def built() -> Packages:
         for process in started:
             said, _ = process.communicate(timeout=LIMIT)
             if process.returncode:
-                raise RuntimeError(f"{process.args}: {said}")
+                raise RuntimeError(f"{process.args!r}: {said}")
         (folder / "complete").touch()
     (newer,) = folder.glob(f"uaihost_{NEWER}_*.deb")
     (first,) = set(folder.glob("uaihost_*.deb")) - {newer}
