@@ -21,6 +21,7 @@ from uaihost import ids
 from uaihost.agents.registry import AgentRegistry
 from uaihost.blocking import Threads
 from uaihost.config import Settings
+from uaihost.counts import Counts
 from uaihost.daemon import Daemon
 from uaihost.descriptors import raise_limit
 from uaihost.errors import ErrorCode, HostError
@@ -72,7 +73,8 @@ class Host(StagedService):
         self._settings = settings
         self._folders = Folders(settings.data_dir)
         self._connected: Deferred[None] = Deferred()
-        self._lag = ReactorLag(reactor)
+        self._counts = Counts()
+        self._lag = ReactorLag(reactor, self._counts.lateness)
 
     async def connected(self) -> None:
         """Returns once a bridge has been reached for the first time."""
@@ -106,7 +108,9 @@ class Host(StagedService):
         self.undo.append(self._database.close)
         journal = EventJournal(self._database, reactor)
         agents = AgentRegistry()
-        ground = Ground(reactor, settings, folders, self._host_id, self._database, journal, self._threads)
+        ground = Ground(
+            reactor, settings, folders, self._host_id, self._database, journal, self._threads, self._counts
+        )
         seen = self._log.redactor.learn_stored
         rooms = self._rooms = Rooms(ground, agents, self._services, seen)
         self.undo.append(rooms.tunnels.stop)
@@ -127,10 +131,12 @@ class Host(StagedService):
             rooms.resources,
             rooms.disk_limits,
             rooms.gc,
+            rooms.exports,
         ):
             self.undo.append(part.stop)
         self.undo.append(rooms.watch.stop_all)
         await rooms.tools.sweep()
+        await rooms.exports.sweep()
         await rooms.exposed.restore()
         # Before any command: what ran before the machine was restarted does not run now.
         await rooms.adoption.restore()
@@ -234,13 +240,18 @@ class Host(StagedService):
             self._database,
             self._lag,
             self._log,
+            self._counts,
+            self._reactor,
+            self._threads("status", 1),
         )
         listeners = LocalListeners(
             self._reactor,
             daemon,
             socket=self._folders.control_socket,
             port=self._settings.ui_port,
-            port_file=self._folders.root / "ui-port",
+            port_file=self._folders.ui_port,
+            token_file=self._folders.ui_token,
+            learn=self._log.redactor.learn,
         )
         try:
             listeners.startService()
@@ -257,7 +268,7 @@ class Host(StagedService):
         await self._link.stopService()
 
     def _threads(self, name: str, limit: int) -> Threads:
-        threads = Threads(self._reactor, name, limit)
+        threads = Threads(self._reactor, name, limit, self._counts.pool(name))
         self.undo.append(threads.stop)
         return threads
 

@@ -5,21 +5,29 @@ It knows the rooms and asks them; it decides nothing and keeps nothing.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
+from twisted.internet.interfaces import IReactorTime
+
 from uaihost import __version__
 from uaihost.agents.registry import AgentRegistry
+from uaihost.blocking import Blocking
+from uaihost.commands.disk import Space
 from uaihost.config import Settings
+from uaihost.counts import Counts
 from uaihost.errors import ErrorCode, HostError
 from uaihost.link.link import Link
 from uaihost.logs.observers import ProcessLog
-from uaihost.rooms import Rooms
+from uaihost.logs.recent import Recent
+from uaihost.rooms import Rooms, engine_address
 from uaihost.state import outbox
 from uaihost.state import tasks as task_rows
 from uaihost.state.database import Database
 from uaihost.web.lag import ReactorLag
-from uaihost.web.site import Verb
+from uaihost.web.site import Download, Verb
+from uaihost.web.wellness import warnings
 
 
 class Daemon:
@@ -35,7 +43,13 @@ class Daemon:
         database: Database,
         lag: ReactorLag,
         log: ProcessLog,
+        counts: Counts,
+        clock: IReactorTime,
+        blocking: Blocking,
     ) -> None:
+        self._clock = clock
+        self._blocking = blocking
+        self._started = clock.seconds()
         self._settings = settings
         self._host_id = host_id
         self._rooms = rooms
@@ -43,31 +57,45 @@ class Daemon:
         self._link = link
         self._database = database
         self._lag = lag
-        self.log = log
+        self._log = log
+        self._counts = counts
 
     async def status(self) -> dict[str, Any]:
-        """What `uaihost status` shows."""
-        state = self._link.state
+        """What `uaihost status` and the page show; times in milliseconds since the epoch, but `bridge`'s in
+        seconds."""
+        state, now = self._link.state, self._clock.seconds()
         rooms = self._rooms
-        exposed, depth = await self._database.run(_exposed)
+        exposed, depth, oldest = await self._database.run(_exposed)
         traffic = rooms.egress.traffic
-        return {
+        found = {
             "version": __version__,
             "hostId": self._host_id,
+            "startedAt": int(self._started * 1000),
+            "now": int(now * 1000),
+            "dataFolder": str(self._settings.data_dir),
             "bridge": {
                 "url": self._settings.cloud_url,
                 "state": state.name,
                 "reason": state.reason,
+                "since": state.since,
                 "retryAt": state.retry_at,
             },
+            "engine": {"answers": rooms.engine_answers, "address": engine_address(self._settings)},
+            "image": rooms.images.course.json(),
             "outbox": depth,
+            "outboxOldest": oldest,
             "commands": rooms.dispatch.running,
             "tunnels": rooms.tunnels.open_tunnels,
+            "counts": self._counted(),
             "tasks": [self._used(row) for row in await rooms.tasks.overview()] + exposed,
             "egress": {"mode": rooms.egress.mode, "allowed": traffic.allowed, "blocked": traffic.blocked},
             "disk": rooms.gc.disk(),
+            "space": await self._space(),
+            "agents": await self.accounts(),
+            "github": (await rooms.verbs["github.status"]({}))["connections"],
             "reactorLag": self._lag.worst,
         }
+        return {**found, "warnings": warnings(found, now)}
 
     async def task(self, task_id: str) -> dict[str, Any]:
         """Everything about one task."""
@@ -100,21 +128,71 @@ class Daemon:
         await self._rooms.accounts.remove(provider)
 
     @property
+    def recent(self) -> Recent:
+        """The log."""
+        return self._log.recent
+
+    def not_ready(self) -> str | None:
+        """Why the host cannot take commands now."""
+        state = self._link.state
+        return None if state.name == "connected" else f"bridge {state.name}: {state.reason}"
+
+    def download(self, ticket: str) -> Download:
+        """An export that was made."""
+        return self._rooms.exports.take(ticket)
+
+    @property
     def verbs(self) -> Mapping[str, Verb]:
         """What the owner's programs may ask for by name."""
         return self._rooms.verbs
 
+    def _counted(self) -> dict[str, Any]:
+        """What this process counted, for the metrics."""
+        link, traffic = self._link, self._rooms.tunnels.traffic
+        session = link.session
+        return {
+            **self._counts.view(),
+            "link": {
+                "connects": link.connects,
+                "failures": link.failures,
+                "losses": dict(link.losses.values),
+            },
+            "tunnels": {
+                "opened": traffic.opened,
+                "refused": traffic.refused,
+                "received": traffic.received,
+                "sent": traffic.sent,
+            },
+            "roundTrip": session.outbound.round_trip if session is not None else None,
+        }
+
+    async def _space(self) -> dict[str, Any]:
+        """The disk beside the budget, in bytes; `used` is None until it was measured."""
+        # Not where the walks are: one of them takes minutes.
+        found = await self._blocking.call(os.statvfs, self._settings.data_dir)
+        space = Space(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+        level = self._rooms.gc.level(space)
+        return {
+            "free": space.free,
+            "total": space.total,
+            "used": level.used,
+            "budget": level.budget,
+            "low": level.low,
+        }
+
     def _used(self, row: dict[str, Any]) -> dict[str, Any]:
+        agents = [{"id": one.id, "state": one.state} for one in self._rooms.channels.states(row["id"])]
         usage = self._rooms.resources.last(row["id"])
+        row = {**row, "agents": agents}
         if usage is None:
             return row
         return {**row, "usage": {"memoryBytes": usage.memory, "cpuPercent": usage.cpu_percent}}
 
 
-def _exposed(connection: Any) -> tuple[list[dict[str, Any]], int]:
-    """A row for people for each exposure, and how much waits to be sent."""
+def _exposed(connection: Any) -> tuple[list[dict[str, Any]], int, int | None]:
+    """A row for people for each exposure, how much waits to be sent, and since when."""
     rows: list[dict[str, Any]] = []
     for exposure in task_rows.exposures(connection):
         previews = [{"name": name, "hostPort": port} for name, port in exposure.ports.items()]
         rows.append({"id": exposure.task_id, "status": "exposed", "message": None, "previewPorts": previews})
-    return rows, outbox.depth(connection)
+    return rows, outbox.depth(connection), outbox.oldest(connection)

@@ -31,6 +31,7 @@ from uaihost.commands.exposed import Exposed
 from uaihost.commands.files import FileCommands
 from uaihost.commands.gc import Gc
 from uaihost.commands.lanes import Lanes
+from uaihost.commands.owner import OwnerCommands
 from uaihost.commands.push import PushCommands
 from uaihost.commands.registry import registry
 from uaihost.commands.resources import Resources
@@ -49,6 +50,7 @@ from uaihost.containers.ports import PortWatch
 from uaihost.containers.readiness import Readiness
 from uaihost.containers.tools import Tools
 from uaihost.containers.watch import EngineEvent, EngineEvents
+from uaihost.counts import Counts
 from uaihost.credentials import codex
 from uaihost.credentials.accounts import OwnerAccounts
 from uaihost.credentials.key_sources import source as key_source
@@ -64,6 +66,8 @@ from uaihost.state.database import Database
 from uaihost.tunnels.table import TunnelTable
 from uaihost.tunnels.targets import PortTable
 from uaihost.workspaces.attachments import Attachments
+from uaihost.workspaces.exports import Exports
+from uaihost.workspaces.removal import Trash
 from uaihost.workspaces.workspaces import Workspaces
 
 log = Logger()
@@ -85,7 +89,8 @@ NO_TOOLS = "UAI_EGRESS is `deny`: the image's own tools are used"
 
 @attrs.frozen
 class Ground:
-    """What everything stands on. threads: makes a pool of threads, which ends with the host."""
+    """What everything stands on. threads: makes a pool of threads, which ends with the host. counts: of this
+    process."""
 
     reactor: Any
     settings: Settings
@@ -94,6 +99,7 @@ class Ground:
     database: Database
     journal: EventJournal
     threads: Callable[[str, int], Threads]
+    counts: Counts
 
 
 class Rooms:
@@ -115,6 +121,8 @@ class Rooms:
         self.verbs: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {}
         database, journal = ground.database, ground.journal
         self._ground = ground
+        # What was heard of the engine last; None before anything was.
+        self.engine_answers: bool | None = None
         files = ground.threads("files", FILE_THREADS)
         docker_host = engine_address(settings)
         self.engine = DockerEngine(
@@ -175,6 +183,7 @@ class Rooms:
             workspaces,
             rules_of(settings),
             self.proofs,
+            ground.counts.turns,
         )
         policy = Policy(settings.egress, settings.reachable)
         self.egress = Egress(reactor, folders, policy, self._blocked)
@@ -220,13 +229,19 @@ class Rooms:
         self.ports.on_missing = self.waking.on_missing
         pushes = PushCommands(self.tasks.records, workspaces, self.proofs.pulls, database)
         self.verbs["task.push"] = pushes.asked
+        trash = Trash(folders.tasks / ".trash")
+        self.exports = Exports(reactor, ground.threads("exports", 1), workspaces, folders.exports, trash)
+        owners = OwnerCommands(self.tasks, lanes, workspaces, self.exports)
+        self.verbs |= {"task.stop": owners.stop, "task.export": owners.export}
         surface = registry(
             self.tasks,
             ChannelCommands(self.channels, self.waking),
             FileCommands(workspaces, Attachments(folders.tasks, files), self.channels, files),
             pushes,
         )
-        self.dispatch = Dispatch(surface, database, journal, reactor, lanes, self.tasks.records.waits)
+        self.dispatch = Dispatch(
+            surface, database, journal, reactor, lanes, self.tasks.records.waits, ground.counts.commands
+        )
         self.approvals = Approvals(journal, self.channels, self.tasks.records.waits)
         self.adoption = Adoption(
             database,
@@ -268,6 +283,11 @@ class Rooms:
         self.adoption.engine_heard(event)
 
     def engine_found(self) -> None:
+        self.engine_answers = True
+        looked = Deferred.fromCoroutine(self.images.list())
+        looked.addErrback(
+            lambda failure: log.debug("the images were not seen: {why}", why=str(failure.value))
+        )
         # A host without an engine, which only exposes ports, has nothing to filter.
         self.firewall.keep()
         self.adoption.engine_found()
@@ -277,6 +297,7 @@ class Rooms:
         )
 
     def engine_lost(self) -> None:
+        self.engine_answers = False
         self.adoption.engine_lost()
 
     def start_upkeep(self) -> None:

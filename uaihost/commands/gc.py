@@ -119,6 +119,10 @@ class Gc:
         classes["images"] += self._images
         return classes
 
+    def level(self, space: Space) -> Level:
+        """How full it is when so much is free, by what was measured last."""
+        return Level(self._budget, self._used(self._disk.known()), space)
+
     async def run(self, dry_run: bool) -> Json:
         """Free disk if need be: `{freeBytes, budgetBytes, usedBytes, classes, removed, kept}`.
 

@@ -80,7 +80,7 @@ class Door:
 
 
 def installed_token(path: Path) -> str:
-    """The token in the file `path`, which is made on first use. A file that others could read is made anew."""
+    """The token in the file `path`, made on first use, and anew when others could read the file."""
     try:
         found = path.lstat()
         if found.st_mode & 0o077 == 0 and found.st_uid == os.geteuid() and path.is_file():

@@ -1,4 +1,4 @@
-"""The doors of the local API: a Unix socket for the CLI, a TCP port on loopback for a look.
+"""The doors of the local API: a Unix socket for the CLI, a TCP port on loopback for the owner's browser.
 
 The TCP door is best effort: that it cannot be opened never stops the service.
 """
@@ -6,6 +6,7 @@ The TCP door is best effort: that it cannot be opened never stops the service.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
+from uaihost.web.door import Door, installed_token
+from uaihost.web.pages import Pages
 from uaihost.web.site import Daemon, LocalApi
 
 log = Logger()
@@ -26,17 +29,42 @@ class LocalListeners(Service):
     """Both doors.
 
     socket: path of the Unix socket; port: first TCP port to try on 127.0.0.1; port_file: where the port
-    that was taken is written for others to find.
+    that was taken is written for others to find; token_file: of the token that opens the page.
+    learn: told the token, which no log may hold.
     """
 
-    def __init__(self, reactor: Any, daemon: Daemon, *, socket: Path, port: int, port_file: Path) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        daemon: Daemon,
+        *,
+        socket: Path,
+        port: int,
+        port_file: Path,
+        token_file: Path,
+        learn: Callable[[str], object] = lambda token: None,
+        pages: Pages | None = None,
+    ) -> None:
         self._reactor = reactor
         self._daemon = daemon
         self._socket = socket
         self._first_port = port
         self._port_file = port_file
+        self._token_file = token_file
+        self._learn = learn
+        self._pages = Pages() if pages is None else pages
         self._open: list[IListeningPort] = []
-        self.port: int | None = None
+        self._door: Door | None = None
+
+    @property
+    def port(self) -> int | None:
+        """The TCP port; None when there is none."""
+        return self._door.port if self._door is not None else None
+
+    @property
+    def link(self) -> str | None:
+        """What the owner opens in a browser, with the token; None when there is no page."""
+        return self._door.link if self._door is not None else None
 
     def startService(self) -> None:
         super().startService()
@@ -44,11 +72,14 @@ class LocalListeners(Service):
         self._socket.unlink(missing_ok=True)
         before = os.umask(0o177)
         try:
-            everything = LocalApi(self._daemon, readable_only=False).site(self._reactor)
-            self._open.append(self._reactor.listenUNIX(str(self._socket), everything))
+            api = LocalApi(self._daemon, self._reactor, door=None, pages=self._pages, link=lambda: self.link)
+            self._open.append(self._reactor.listenUNIX(str(self._socket), api.site()))
         finally:
             os.umask(before)
-        self._listen_tcp()
+        try:
+            self._listen_tcp()
+        except Exception:
+            log.failure("the local page could not be opened; the host goes on without it")
 
     async def stopService(self) -> None:
         super().stopService()
@@ -57,18 +88,23 @@ class LocalListeners(Service):
             if stopping is not None:
                 await stopping
         self._open.clear()
+        self._door = None
         self._port_file.unlink(missing_ok=True)
 
     def _listen_tcp(self) -> None:
-        site = LocalApi(self._daemon, readable_only=True).site(self._reactor)
+        token = installed_token(self._token_file)
+        self._learn(token)
+        door = Door(token)
+        site = LocalApi(self._daemon, self._reactor, door=door, pages=self._pages).site()
         for number in range(self._first_port, min(self._first_port + PORTS_TRIED, 65536)):
             try:
                 port = self._reactor.listenTCP(number, site, interface="127.0.0.1")
             except CannotListenError:
                 continue
             self._open.append(port)
-            self.port = port.getHost().port
-            self._port_file.write_text(f"{self.port}\n", encoding="ascii")
-            log.info("local status on http://127.0.0.1:{port}/api/status", port=self.port)
+            door.port = port.getHost().port
+            self._door = door
+            self._port_file.write_text(f"{door.port}\n", encoding="ascii")
+            log.info("the local page is at {origin}/; `uaihost status` shows its link", origin=door.origin)
             return
-        log.warn("no free port for the local status pages from {port} on", port=self._first_port)
+        log.warn("no free port for the local page from {port} on", port=self._first_port)

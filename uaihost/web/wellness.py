@@ -43,72 +43,124 @@ def warnings(status: Mapping[str, Any], now: float) -> list[Warned]:
 def _link(bridge: Mapping[str, Any], now: float) -> Iterable[Warned]:
     reason = f": {bridge['reason']}" if bridge["reason"] else ""
     if bridge["state"] == "fatal":
-        yield _warning("bad", "bridge", f"the bridge refuses this host{reason}",
-                       "check UAI_HOST_TOKEN and UAI_CLOUD_URL, then restart the host")  # fmt: skip
+        yield _warning(
+            "bad",
+            "bridge",
+            f"the bridge refuses this host{reason}",
+            "check UAI_HOST_TOKEN and UAI_CLOUD_URL, then restart the host",
+        )
     elif bridge["state"] != "connected" and now - bridge["since"] > BRIDGE_PATIENCE:
-        yield _warning("bad", "bridge", f"the bridge is not reached{reason}",
-                       "`uaihost doctor` finds where the way ends; tasks go on meanwhile")  # fmt: skip
+        yield _warning(
+            "bad",
+            "bridge",
+            f"the bridge is not reached{reason}",
+            "`uaihost doctor` finds where the way ends; tasks go on meanwhile",
+        )
 
 
 def _engine(status: Mapping[str, Any], now: float) -> Iterable[Warned]:
     answers = status["engine"]["answers"]
     if answers is False or (answers is None and now - status["startedAt"] / 1000 > ENGINE_PATIENCE):
-        yield _warning("bad", "engine", f"the container engine at {status['engine']['address']} does not answer",
-                       "start Docker, or set DOCKER_HOST; running tasks are taken up when it is back")  # fmt: skip
+        yield _warning(
+            "bad",
+            "engine",
+            f"no container engine answers at {status['engine']['address']}",
+            "start Docker, or set DOCKER_HOST; running tasks are taken up when it is back",
+        )
 
 
 def _image(image: Mapping[str, Any]) -> Iterable[Warned]:
     if image["state"] == "failed":
-        yield _warning("bad", "image", f"the task image could not be built: {image['message']}",
-                       "`uaihost image build` tries again and shows every line")  # fmt: skip
+        yield _warning(
+            "bad",
+            "image",
+            f"the task image could not be built: {image['message']}",
+            "`uaihost image build` tries again and shows every line",
+        )
 
 
 def _disk(space: Mapping[str, Any]) -> Iterable[Warned]:
     if space["low"]:
-        yield _warning("bad", "disk", "the disk is nearly full",
-                       "free some of it; `uaihost gc --dry-run` shows what the host would remove")  # fmt: skip
+        yield _warning(
+            "bad",
+            "disk",
+            "the disk is nearly full",
+            "free some of it; `uaihost gc --dry-run` shows what the host would remove",
+        )
     elif space["used"] is not None and space["used"] > space["budget"]:
-        yield _warning("note", "disk", "what can be removed takes more than the disk budget",
-                       "it is freed within the hour, or by `uaihost gc`; or raise UAI_DISK_BUDGET")  # fmt: skip
+        yield _warning(
+            "note",
+            "disk",
+            "what can be removed takes more than the disk budget",
+            "it is freed within the hour, or by `uaihost gc`; or raise UAI_DISK_BUDGET",
+        )
 
 
 def _accounts(agents: Mapping[str, Any]) -> Iterable[Warned]:
     for account in agents["accounts"]:
         if account["problem"]:
             provider = account["provider"]
-            yield _warning("bad", "agents", f"{provider}: {account['problem']}",
-                           f"`uaihost login {provider}` signs in again")  # fmt: skip
+            yield _warning(
+                "bad",
+                "agents",
+                f"{provider}: {account['problem']}",
+                f"`uaihost login {provider}` signs in again",
+            )
     if agents["kinds"] and all(kind["problem"] for kind in agents["kinds"]):
-        yield _warning("bad", "agents", "no kind of agent works here",
-                       "sign in to one, for example with `uaihost login claude`")  # fmt: skip
+        yield _warning(
+            "bad",
+            "agents",
+            "no kind of agent works here",
+            "sign in to one, for example with `uaihost login claude`",
+        )
 
 
 def _github(connections: Iterable[Mapping[str, Any]]) -> Iterable[Warned]:
     for one in connections:
         if one["problem"]:
-            yield _warning("bad", "github", f"GitHub of {one['userId']}: {one['problem']}",
-                           "connect it again in the app, or `uaihost github connect`")  # fmt: skip
+            yield _warning(
+                "bad",
+                "github",
+                f"GitHub of {one['userId']}: {one['problem']}",
+                "connect it again in the app, or with `uaihost github login`",
+            )
 
 
 def _tasks(tasks: Iterable[Mapping[str, Any]], now: float) -> Iterable[Warned]:
     for task in tasks:
         waiting = task.get("waiting")
         if task["status"] == "failed":
-            yield _warning("note", "tasks", f"{task['id']} failed: {task.get('message') or 'see its steps'}",
-                           "bring it up again, or stop it here: its work is saved first")  # fmt: skip
+            yield _warning(
+                "note",
+                "tasks",
+                f"{task['id']} failed: {task.get('message') or 'see its steps'}",
+                "bring it up again, or stop it here: its work is saved first",
+            )
         elif waiting and waiting["reason"] != "parked" and now - waiting["since"] / 1000 > WAIT_PATIENCE:
             minutes = int((now - waiting["since"] / 1000) / 60)
-            yield _warning("note", "tasks", f"{task['id']} has waited for {minutes} minutes: {waiting['text']}",
-                           "put that right, or stop the task here")  # fmt: skip
+            yield _warning(
+                "note",
+                "tasks",
+                f"{task['id']} has waited for {minutes} minutes: {waiting['text']}",
+                "put that right, or stop the task here",
+            )
 
 
 def _itself(status: Mapping[str, Any]) -> Iterable[Warned]:
     if status["reactorLag"] > LAG:
-        yield _warning("note", "host", f"the host was held up for {status['reactorLag']:.1f} s in the last minute",
-                       "the machine may be too busy: stop a task, or lower UAI_TASK_CPUS")  # fmt: skip
+        yield _warning(
+            "note",
+            "host",
+            f"the host was held up for {status['reactorLag']:.1f} s in the last minute",
+            "the machine may be too busy: stop a task, or lower UAI_TASK_CPUS",
+        )
     if status["bridge"]["state"] == "connected" and status["outbox"] > OUTBOX:
-        yield _warning("note", "bridge", f"{status['outbox']} messages wait for the bridge to confirm them",
-                       "the way to the bridge is slow; nothing is lost")  # fmt: skip
+        yield _warning(
+            "note",
+            "bridge",
+            f"{status['outbox']} messages wait for the bridge to confirm them",
+            "the way to the bridge is slow; nothing is lost",
+        )
 
 
 def _warning(level: Literal["bad", "note"], about: str, text: str, fix: str) -> Warned:
