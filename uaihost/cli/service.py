@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -88,7 +87,11 @@ def restart(system: bool | None, dry_run: bool, as_json: bool) -> None:
 
 def _installer(system: bool | None, dry_run: bool) -> Installer:
     here = machine.look(os.environ)
-    run = partial(machine.run, environ=user_manager(dict(os.environ)))
+
+    def run(argv: Sequence[str]) -> machine.Ran:
+        # Looked for each time: an installation may make a user's manager start.
+        return machine.run(argv, user_manager(os.environ))
+
     return Installer(here, kind_of(here, run, system), run, dry_run=dry_run)
 
 

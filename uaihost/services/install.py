@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from uaihost.services.managers import Manager, Systemd, checked, manager_of
 
 # Whose members speak to the engine; whoever can is root on this machine (docs/security.md).
 ENGINE_GROUP = "docker"
+
+# Tenths of a second for a user's manager to come up; it takes two.
+MANAGER_WAIT = 50
 
 # Programs that the host runs, and the Debian package of each.
 NEEDED = {"git": "git", "ssh": "openssh-client"}
@@ -71,9 +75,18 @@ class Outcome:
 
 
 class Installer:
-    """Services of one kind on one machine. run: for tests, how programs are run."""
+    """Services of one kind on one machine. run: how programs are run; pause: for seconds."""
 
-    def __init__(self, machine: Machine, kind: Kind, run: Run, *, dry_run: bool = False) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        kind: Kind,
+        run: Run,
+        *,
+        dry_run: bool = False,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._pause = pause
         self._machine = machine
         self._kind = kind
         self._run = run
@@ -105,10 +118,10 @@ class Installer:
         if bridge:
             make.insert(0, description.bridge(found.places, self._machine.programs, path))
         shared = self._prepare(found)
-        for service in make:
-            self._bring_up(service, found, shared)
         if self._kind == "user" and isinstance(self.manager, Systemd):
             self._linger()
+        for service in make:
+            self._bring_up(service, found, shared)
         self._say_where(found, bridge)
         return self._outcome([service.name for service in make])
 
@@ -235,7 +248,7 @@ class Installer:
             self._do("start", name, True, lambda: manager.start(name))
 
     def _linger(self) -> None:
-        """A user's services end when he logs out, unless he lingers (loginctl(1))."""
+        """A user's services end when he logs out, unless he lingers (loginctl(1)); his manager then runs."""
         user, run = self._machine.user, self._run
         lingers = run(["loginctl", "show-user", user, "--property=Linger"]).out.strip() == "Linger=yes"
 
@@ -246,6 +259,12 @@ class Installer:
                     f"the service ends when {user} logs out: type `sudo loginctl enable-linger {user}` "
                     f"({ran.said})"
                 )
+                return
+            manager = self._machine.root / f"run/user/{self._machine.uid}/systemd/private"
+            for _ in range(MANAGER_WAIT):
+                if manager.exists():
+                    break
+                self._pause(0.1)
 
         self._do("enable lingering", user, not lingers, enable)
 
@@ -256,8 +275,8 @@ class Installer:
         if self._kind == "package":
             raise HostError(
                 ErrorCode.CONFLICT,
-                "the Debian package of uaihost is installed, and its services with it: `systemctl enable --now "
-                "uaihost` starts them, `apt remove uaihost` removes them",
+                "the Debian package of uaihost is installed, and its services with it: `systemctl enable "
+                "--now uaihost` starts them, `apt remove uaihost` removes them",
             )
         if self._kind == "system":
             if machine.system == "darwin":
@@ -339,7 +358,7 @@ def kind_of(machine: Machine, run: Run, system: bool | None) -> Kind:
     return "user"
 
 
-def user_manager(environ: dict[str, str]) -> dict[str, str]:
+def user_manager(environ: Mapping[str, str]) -> Mapping[str, str]:
     """The environment in which `systemctl --user` finds its manager, also where no session set it up."""
     folder = f"/run/user/{os.geteuid()}"
     if "XDG_RUNTIME_DIR" not in environ and Path(folder).is_dir():
