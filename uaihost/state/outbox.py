@@ -33,3 +33,9 @@ def depth(connection: sqlite3.Connection) -> int:
     """How many rows wait."""
     count: int = connection.execute("SELECT count(*) FROM outbox").fetchone()[0]
     return count
+
+
+def oldest(connection: sqlite3.Connection) -> int | None:
+    """When the first row that waits was written, milliseconds since the epoch; None when none waits."""
+    found = connection.execute("SELECT at FROM outbox ORDER BY seq LIMIT 1").fetchone()
+    return None if found is None else int(found[0])

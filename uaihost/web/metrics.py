@@ -1,7 +1,8 @@
 """The host's figures for Prometheus, made anew from what the daemon says of itself at each request. Pure.
 
 Text exposition format 0.0.4 (prometheus.io/docs/instrumenting/exposition_formats). Labels hold ids of tasks,
-codes of reasons and names of states: nothing that a person wrote, and no secret.
+codes of reasons and names of states: nothing that a person wrote, and no secret. Every value of every label
+that does not name a task is there from the start. docs/observability.md has the table of FIGURES.
 """
 
 from __future__ import annotations
@@ -10,109 +11,214 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+import attrs
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from uaihost.counts import Counts
 from uaihost.wire.inputs import TASK_STATUSES
 from uaihost.wire.reasons import Reason
 
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+_KINDS = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily, "histogram": HistogramMetricFamily}
+_LINK = ("connected", "connecting", "waiting", "stopped", "fatal")
+# Pools of threads that a host has (app, rooms), whether they were used or not.
+_POOLS = ("database", "disk", "engine", "files", "images", "proofs", "requests")
 
-class _Figures(Collector):
-    def __init__(self, status: Mapping[str, Any], now: float) -> None:
-        self._status = status
-        self._now = now
 
-    def collect(self) -> Iterable[Metric]:
-        status = self._status
-        yield _one("uaihost_info", "The running version.", 1, {"version": status["version"]})
-        yield _one(
-            "uaihost_link_up", "Whether a bridge is connected.", status["bridge"]["state"] == "connected"
-        )
-        yield _one("uaihost_outbox_rows", "Rows that the bridge has not confirmed.", status["outbox"])
-        yield _one("uaihost_commands_running", "Commands without a result.", status["commands"])
-        yield _one("uaihost_tunnels_open", "Tunnels in use.", status["tunnels"])
-        yield _one(
-            "uaihost_reactor_lag_seconds",
-            "How late a timer of the reactor fired, the worst of the last minute.",
-            status.get("reactorLag", 0.0),
-        )
-        yield from self._tasks()
-        yield from self._waits()
-        yield from self._egress()
-        yield from self._disk()
+@attrs.frozen
+class Figure:
+    """One metric. name: as it is scraped, without `_bucket` and the like."""
 
-    def _tasks(self) -> Iterable[Metric]:
-        tasks = self._status["tasks"]
-        states = GaugeMetricFamily("uaihost_tasks", "Tasks by status.", labels=["status"])
-        counts = Counter(task["status"] for task in tasks)
-        for name in (*TASK_STATUSES, "exposed"):
-            states.add_metric([name], counts[name])
-        yield states
-        memory = GaugeMetricFamily("uaihost_task_memory_bytes", "Memory without cache.", labels=["task"])
-        cpu = GaugeMetricFamily("uaihost_task_cpu_cores", "Processor time in cores.", labels=["task"])
-        steps = GaugeMetricFamily(
-            "uaihost_task_step_seconds", "How long a step of the last attempt took.", labels=["task", "step"]
-        )
-        for task in tasks:
-            usage = task.get("usage")
-            if usage:
-                memory.add_metric([task["id"]], usage["memoryBytes"])
-                cpu.add_metric([task["id"]], usage["cpuPercent"] / 100)
-            for step in task.get("steps") or []:
-                if step.get("elapsedMs") is not None:
-                    steps.add_metric([task["id"], step["step"]], step["elapsedMs"] / 1000)
-        yield from (memory, cpu, steps)
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    meaning: str
 
-    def _waits(self) -> Iterable[Metric]:
-        waiting = [task for task in self._status["tasks"] if task.get("waiting")]
-        counts = Counter(task["waiting"]["reason"] for task in waiting)
-        by_reason = GaugeMetricFamily(
-            "uaihost_tasks_waiting", "Tasks by what they wait for.", labels=["reason"]
-        )
-        for reason in Reason:
-            by_reason.add_metric([reason.value], counts[reason.value])
-        yield by_reason
-        since = GaugeMetricFamily(
-            "uaihost_task_waiting_seconds", "How long a task has waited.", labels=["task", "reason"]
-        )
-        for task in waiting:
-            passed = self._now - task["waiting"]["since"] / 1000
-            since.add_metric([task["id"], task["waiting"]["reason"]], max(0.0, passed))
-        yield since
+    def family(self) -> Any:
+        """A family of it without samples."""
+        return _KINDS[self.kind](self.name.removesuffix("_total"), self.meaning, labels=list(self.labels))
 
-    def _egress(self) -> Iterable[Metric]:
-        found = self._status.get("egress") or {}
-        made = CounterMetricFamily(
-            "uaihost_egress_connections", "What tasks asked the proxy for.", labels=["verdict"]
-        )
-        for verdict in ("allowed", "blocked"):
-            made.add_metric([verdict], found.get(verdict, 0))
-        yield made
 
-    def _disk(self) -> Iterable[Metric]:
-        disk = GaugeMetricFamily("uaihost_disk_bytes", "Disk by what it holds.", labels=["class"])
-        for name, size in sorted((self._status.get("disk") or {}).items()):
-            disk.add_metric([name], size)
-        yield disk
+FIGURES = {
+    figure.name: figure
+    for figure in (
+        Figure("uaihost_info", "gauge", ("version",), "The running version; always 1."),
+        Figure("uaihost_link_up", "gauge", (), "Whether a bridge is connected."),
+        Figure("uaihost_link_state", "gauge", ("state",), "1 for the state that the link is in."),
+        Figure("uaihost_link_connects_total", "counter", (), "Connections to the bridge that opened."),
+        Figure("uaihost_link_failures_total", "counter", (), "Attempts to reach the bridge that failed."),
+        Figure("uaihost_link_losses_total", "counter", ("code",),
+               "Connections that ended, by WebSocket close code; `other` without one."),
+        Figure("uaihost_link_round_trip_seconds", "gauge", (), "Round trip of the heartbeat, smoothed."),
+        Figure("uaihost_outbox_rows", "gauge", (), "Rows that the bridge has not confirmed."),
+        Figure("uaihost_outbox_oldest_seconds", "gauge", (), "How long the oldest of them has waited."),
+        Figure("uaihost_commands_started_total", "counter", (), "Commands that began, again or anew."),
+        Figure("uaihost_commands_ended_total", "counter", ("outcome",),
+               "Commands that ended. One that the host's end cut off is `interrupted` and begins again."),
+        Figure("uaihost_commands_running", "gauge", (), "Commands without a result."),
+        Figure("uaihost_turns_started_total", "counter", (), "Turns of agents that began."),
+        Figure("uaihost_turns_ended_total", "counter", ("outcome",), "Turns of agents that ended."),
+        Figure("uaihost_turns_running", "gauge", (), "Turns of agents under way."),
+        Figure("uaihost_tunnels_open", "gauge", (), "Tunnels in use."),
+        Figure("uaihost_tunnels_opened_total", "counter", (), "Tunnels that had a server to lead to."),
+        Figure("uaihost_tunnels_refused_total", "counter", (), "Tunnels that had none."),
+        Figure("uaihost_tunnel_bytes_total", "counter", ("direction",),
+               "Bytes in tunnels: `received` from the bridge, `sent` to it."),
+        Figure("uaihost_blocking_calls_total", "counter", ("pool", "outcome"),
+               "Calls outside the reactor that ended, by pool of threads; the engine's are `engine`."),
+        Figure("uaihost_blocking_calls_running", "gauge", ("pool",),
+               "Calls under way or waiting for a thread."),
+        Figure("uaihost_blocking_seconds", "histogram", ("pool",), "How long a call took, waiting included."),
+        Figure("uaihost_reactor_lag_seconds", "gauge", (),
+               "How late a timer of the reactor fired, the worst of the last minute."),
+        Figure("uaihost_reactor_lateness_seconds", "histogram", (),
+               "How late the reactor's timers fired, four looks a second."),
+        Figure("uaihost_tasks", "gauge", ("status",), "Tasks by status."),
+        Figure("uaihost_tasks_waiting", "gauge", ("reason",), "Tasks by what they wait for."),
+        Figure("uaihost_task_waiting_seconds", "gauge", ("task", "reason"), "How long a task has waited."),
+        Figure("uaihost_task_memory_bytes", "gauge", ("task",), "Memory without cache."),
+        Figure("uaihost_task_cpu_cores", "gauge", ("task",), "Processor time in cores."),
+        Figure("uaihost_task_step_seconds", "gauge", ("task", "step"),
+               "How long a step of the last attempt took."),
+        Figure("uaihost_egress_connections_total", "counter", ("verdict",),
+               "What tasks asked the proxy for."),
+        Figure("uaihost_disk_bytes", "gauge", ("class",), "Disk by what it holds."),
+        Figure("uaihost_disk_budget_bytes", "gauge", (), "Disk for what can be made again."),
+        Figure("uaihost_disk_free_bytes", "gauge", (), "Free disk where the data folder is."),
+        Figure("uaihost_engine_up", "gauge", (), "Whether the container engine answers."),
+    )
+}  # fmt: skip
 
 
 def exposition(status: Mapping[str, Any], now: float) -> bytes:
     """The text.
 
-    status: web.site.Daemon.status; its parts `egress` (`{allowed, blocked}`), `disk` (class to bytes),
-    `reactorLag` (seconds) and a task's `waiting`, `steps` and `usage` may be missing. now: seconds since the
-    epoch.
+    status: web.site.Daemon.status, of which most parts may be missing; its part `counts` is
+    uaihost.counts.Counts.view with `link` and `tunnels` beside it. now: seconds since the epoch.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Figures(status, now))
+    registry.register(_Families(status, now))
+    # Memory, open files and processor time of the process, as all exporters name them.
+    ProcessCollector(registry=registry)
     return generate_latest(registry)
 
 
-def _one(name: str, help: str, value: float, labels: Mapping[str, str] | None = None) -> Metric:
-    metric = GaugeMetricFamily(name, help, labels=list(labels or {}))
-    metric.add_metric(list((labels or {}).values()), value)
-    return metric
+class _Families(Collector):
+    def __init__(self, status: Mapping[str, Any], now: float) -> None:
+        self._status = status
+        self._now = now
+        self._counts = {**Counts().view(), **(status.get("counts") or {})}
+
+    def collect(self) -> Iterable[Metric]:
+        status = self._status
+        state = status["bridge"]["state"]
+        yield _single("uaihost_info", 1, status["version"])
+        yield _single("uaihost_link_up", state == "connected")
+        yield _labelled("uaihost_link_state", {(name,): name == state for name in _LINK})
+        yield _single("uaihost_outbox_rows", status["outbox"])
+        oldest = status.get("outboxOldest")
+        yield _single("uaihost_outbox_oldest_seconds", max(0.0, self._now - oldest / 1000) if oldest else 0.0)
+        yield _single("uaihost_commands_running", status["commands"])
+        yield _single("uaihost_tunnels_open", status["tunnels"])
+        yield _single("uaihost_reactor_lag_seconds", status.get("reactorLag", 0.0))
+        yield from self._lives()
+        yield from self._link()
+        yield from self._calls()
+        yield from self._tasks()
+        yield from self._waits()
+        yield from self._machine()
+
+    def _lives(self) -> Iterable[Metric]:
+        for name in ("commands", "turns"):
+            held = self._counts[name]
+            yield _single(f"uaihost_{name}_started_total", held["begun"])
+            ended = {(outcome,): count for outcome, count in held["ended"].items()}
+            yield _labelled(f"uaihost_{name}_ended_total", ended)
+        yield _single("uaihost_turns_running", self._counts["turns"]["running"])
+
+    def _link(self) -> Iterable[Metric]:
+        link = self._counts.get("link") or {}
+        yield _single("uaihost_link_connects_total", link.get("connects", 0))
+        yield _single("uaihost_link_failures_total", link.get("failures", 0))
+        losses = {(code,): count for code, count in (link.get("losses") or {"other": 0}).items()}
+        yield _labelled("uaihost_link_losses_total", losses)
+        trip = self._counts.get("roundTrip")
+        yield _labelled("uaihost_link_round_trip_seconds", {} if trip is None else {(): trip})
+        tunnels = self._counts.get("tunnels") or {}
+        yield _single("uaihost_tunnels_opened_total", tunnels.get("opened", 0))
+        yield _single("uaihost_tunnels_refused_total", tunnels.get("refused", 0))
+        ways = {(way,): tunnels.get(way, 0) for way in ("received", "sent")}
+        yield _labelled("uaihost_tunnel_bytes_total", ways)
+
+    def _calls(self) -> Iterable[Metric]:
+        fresh = Counts()
+        for name in _POOLS:
+            fresh.pool(name)
+        pools = {**fresh.view()["pools"], **self._counts["pools"]}
+        ended: dict[tuple[str, str], int] = {}
+        running: dict[tuple[str], int] = {}
+        seconds = FIGURES["uaihost_blocking_seconds"].family()
+        for pool, held in sorted(pools.items()):
+            ended |= {(pool, outcome): count for outcome, count in held["ended"].items()}
+            running[(pool,)] = held["running"]
+            seconds.add_metric([pool], held["seconds"]["upTo"], held["seconds"]["sum"])
+        yield _labelled("uaihost_blocking_calls_total", ended)
+        yield _labelled("uaihost_blocking_calls_running", running)
+        yield seconds
+        late = FIGURES["uaihost_reactor_lateness_seconds"].family()
+        late.add_metric([], self._counts["lateness"]["upTo"], self._counts["lateness"]["sum"])
+        yield late
+
+    def _tasks(self) -> Iterable[Metric]:
+        tasks = self._status["tasks"]
+        counts = Counter(task["status"] for task in tasks)
+        yield _labelled("uaihost_tasks", {(name,): counts[name] for name in (*TASK_STATUSES, "exposed")})
+        memory, cpu, steps = {}, {}, {}
+        for task in tasks:
+            usage = task.get("usage")
+            if usage:
+                memory[(task["id"],)] = usage["memoryBytes"]
+                cpu[(task["id"],)] = usage["cpuPercent"] / 100
+            for step in task.get("steps") or []:
+                if step.get("elapsedMs") is not None:
+                    steps[(task["id"], step["step"])] = step["elapsedMs"] / 1000
+        yield _labelled("uaihost_task_memory_bytes", memory)
+        yield _labelled("uaihost_task_cpu_cores", cpu)
+        yield _labelled("uaihost_task_step_seconds", steps)
+
+    def _waits(self) -> Iterable[Metric]:
+        waiting = [task for task in self._status["tasks"] if task.get("waiting")]
+        counts = Counter(task["waiting"]["reason"] for task in waiting)
+        yield _labelled("uaihost_tasks_waiting", {(reason.value,): counts[reason.value] for reason in Reason})
+        since = {
+            (task["id"], task["waiting"]["reason"]): max(0.0, self._now - task["waiting"]["since"] / 1000)
+            for task in waiting
+        }
+        yield _labelled("uaihost_task_waiting_seconds", since)
+
+    def _machine(self) -> Iterable[Metric]:
+        egress = self._status.get("egress") or {}
+        verdicts = {(verdict,): egress.get(verdict, 0) for verdict in ("allowed", "blocked")}
+        yield _labelled("uaihost_egress_connections_total", verdicts)
+        disk = self._status.get("disk") or {}
+        yield _labelled("uaihost_disk_bytes", {(name,): size for name, size in sorted(disk.items())})
+        space = self._status.get("space") or {}
+        for name in ("budget", "free"):
+            yield _labelled(f"uaihost_disk_{name}_bytes", {(): space[name]} if name in space else {})
+        yield _single("uaihost_engine_up", bool((self._status.get("engine") or {}).get("answers")))
+
+
+def _single(name: str, value: float, *labels: str) -> Metric:
+    return _labelled(name, {labels: value})
+
+
+def _labelled(name: str, values: Mapping[Any, float]) -> Metric:
+    """values: the values of the labels, a tuple in their order, to the figure."""
+    family: Metric = FIGURES[name].family()
+    for labels, value in values.items():
+        family.add_metric(list(labels), value)  # type: ignore[attr-defined]
+    return family

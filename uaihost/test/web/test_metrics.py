@@ -8,8 +8,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from uaihost.counts import OUTCOMES, Counts
 from uaihost.web.lag import PERIOD, ReactorLag
-from uaihost.web.metrics import exposition
+from uaihost.web.metrics import FIGURES, exposition
 from uaihost.wire.reasons import Reason
 
 WAITING = {"reason": "cloning", "text": "x", "since": 990_000, "percent": 43}
@@ -81,6 +82,60 @@ class MetricsTests(SynchronousTestCase):
             name: STATUS[name] for name in ("version", "bridge", "outbox", "commands", "tunnels", "tasks")
         }
         self.assertEqual(read(bare)[("uaihost_egress_connections_total", "blocked")], 0)
+
+    def test_what_began_has_ended_or_runs(self) -> None:
+        counts = Counts()
+        counts.commands.begin().end("failed")
+        counts.turns.begin()
+        found = read({**STATUS, "counts": counts.view()})
+        for name in ("commands", "turns"):
+            ended = {outcome: found[(f"uaihost_{name}_ended_total", outcome)] for outcome in OUTCOMES}
+            held = getattr(counts, name)
+            self.assertEqual(found[(f"uaihost_{name}_started_total",)], sum(ended.values()) + held.running)
+        self.assertEqual(found[("uaihost_turns_running",)], 1)
+        self.assertEqual(found[("uaihost_commands_ended_total", "failed")], 1)
+
+    def test_calls_and_lateness_are_histograms(self) -> None:
+        counts = Counts()
+        counts.pool("engine").begin().end("failed")
+        counts.pool("engine").seconds.add(0.3)
+        counts.lateness.add(0.002)
+        found = read({**STATUS, "counts": counts.view()})
+        self.assertEqual(found[("uaihost_blocking_calls_total", "engine", "failed")], 1)
+        self.assertEqual(found[("uaihost_blocking_calls_total", "completed", "database")], 0)
+        self.assertEqual(found[("uaihost_blocking_seconds_bucket", "0.5", "engine")], 1)
+        self.assertEqual(found[("uaihost_blocking_seconds_bucket", "0.1", "engine")], 0)
+        self.assertEqual(found[("uaihost_reactor_lateness_seconds_count",)], 1)
+
+    def test_the_oldest_row_and_the_round_trip(self) -> None:
+        counted = {**Counts().view(), "roundTrip": 0.04}
+        space = {"budget": 50, "free": 7}
+        found = read({**STATUS, "outboxOldest": 998_000, "space": space, "counts": counted})
+        self.assertEqual(found[("uaihost_outbox_oldest_seconds",)], 2)
+        self.assertEqual(found[("uaihost_link_round_trip_seconds",)], 0.04)
+        self.assertEqual(found[("uaihost_disk_budget_bytes",)], 50)
+        self.assertEqual(found[("uaihost_disk_free_bytes",)], 7)
+        self.assertNotIn(("uaihost_link_round_trip_seconds",), read(STATUS))
+
+    def test_names_and_helps_are_as_prometheus_wants_them(self) -> None:
+        families = list(text_string_to_metric_families(exposition(STATUS, 1000.0).decode()))
+        names = [family.name for family in families]
+        self.assertEqual(len(names), len(set(names)))
+        for family in families:
+            if not family.name.startswith("uaihost_"):
+                continue
+            figure = FIGURES.get(family.name) or FIGURES[f"{family.name}_total"]
+            self.assertEqual((family.type, family.documentation), (figure.kind, figure.meaning))
+            self.assertEqual(figure.name.endswith("_total"), figure.kind == "counter")
+            self.assertRegex(figure.name, r"^uaihost_[a-z_]+$")
+            self.assertTrue(figure.meaning.endswith("."))
+            if figure.kind == "histogram":
+                self.assertTrue(figure.name.endswith("_seconds"))
+        shown = {family.name for family in families}
+        self.assertEqual({name.removesuffix("_total") for name in FIGURES} - shown, set())
+
+    def test_the_process_itself_is_there(self) -> None:
+        self.assertGreater(read(STATUS)[("process_resident_memory_bytes",)], 1 << 20)
 
 
 class LagTests(SynchronousTestCase):
