@@ -103,7 +103,7 @@ def settings(values: config.Settings, problems: tuple[str, ...]) -> dict[str, An
     """Every setting but those that are secrets, of which only that they are set is told."""
     hidden = {setting.name for setting in config.SETTINGS if setting.secret}
     shown = {
-        name: ("set" if value else "not set") if name in hidden else _plain(value)
+        name: bool(value) if name in hidden else _plain(value)
         for name, value in attrs.asdict(values, recurse=False).items()
     }
     return {"settings": shown, "problems": list(problems)}

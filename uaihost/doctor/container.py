@@ -11,6 +11,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,8 +101,11 @@ class _Looked:
 
 async def run(patient: Patient) -> Finding:
     """Everything a task's container must do, once."""
-    folder = patient.folders.root / "doctor"
+    root = patient.folders.root
+    folder = root / "doctor"
+    fresh = not root.exists()
     try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = await patient.blocking.call(DataLock, folder / "lock")
     except HostError:
         return skipped("another doctor is at it on this data folder")
@@ -112,6 +116,11 @@ async def run(patient: Patient) -> Finding:
         return await _Trial(patient, folder, threads).run()
     finally:
         threads.stop()
+        if fresh:
+            # A first look leaves no data folder behind: this user may not be the host's.
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                root.rmdir()
         lock.release()
 
 

@@ -71,14 +71,11 @@ class Examination:
         """Every check once; nothing that goes wrong in one hinders another."""
         began = self._clock.seconds()
         every = [Deferred.fromCoroutine(self._one(check)) for check in self._checks]
-        try:
-            await DeferredList(every, consumeErrors=True)
-        except CancelledError:
-            # An interrupt: what was begun is cleared up before the process ends.
-            for each in every:
-                each.cancel()
-            await DeferredList(every, consumeErrors=True)
-            raise
+        # Cancelled, it cancels each of them and waits until what was begun is cleared up.
+        outcomes: list[tuple[bool, Any]] = await DeferredList(every, consumeErrors=True)
+        for _, outcome in outcomes:
+            if isinstance(outcome, Failure):
+                outcome.raiseException()
         return Report(
             __version__,
             int(began * 1000),
