@@ -16,6 +16,7 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
@@ -197,6 +198,8 @@ async def token(patient: Patient) -> Finding:
             f"the host's own way to the bridge does not open: {error}",
             "uaihost doctor --only bridge-websocket",
         )
+    except (ConnectError, DNSLookupError) as error:
+        return skipped(f"the bridge is not reached: {error}")
     finally:
         asking.leave()
 
