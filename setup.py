@@ -27,7 +27,7 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["uaihost", "uaihost.*"]), "twisted.plugins"],
     package_data={
-        "uaihost": ["py.typed", "bridge/static/*", "cli/sample/*", "cli/sample/uai/*"],
+        "uaihost": ["py.typed", "bridge/static/*", "web/static/*", "cli/sample/*", "cli/sample/uai/*"],
         "twisted": ["plugins/uaihost_plugin.py"],
     },
     data_files=[*tree("migrations"), *tree("images")],

@@ -103,7 +103,7 @@ def _accounts(agents: Mapping[str, Any]) -> Iterable[Warned]:
             yield _warning(
                 "bad",
                 "agents",
-                f"{provider}: {account['problem']}",
+                f"the account at {provider}: {account['problem']}",
                 f"`uaihost login {provider}` signs in again",
             )
     if agents["kinds"] and all(kind["problem"] for kind in agents["kinds"]):
@@ -133,7 +133,7 @@ def _tasks(tasks: Iterable[Mapping[str, Any]], now: float) -> Iterable[Warned]:
             yield _warning(
                 "note",
                 "tasks",
-                f"{task['id']} failed: {task.get('message') or 'see its steps'}",
+                f"the task {task['id']} failed: {task.get('message') or 'see its steps'}",
                 "bring it up again, or stop it here: its work is saved first",
             )
         elif waiting and waiting["reason"] != "parked" and now - waiting["since"] / 1000 > WAIT_PATIENCE:
@@ -141,7 +141,7 @@ def _tasks(tasks: Iterable[Mapping[str, Any]], now: float) -> Iterable[Warned]:
             yield _warning(
                 "note",
                 "tasks",
-                f"{task['id']} has waited for {minutes} minutes: {waiting['text']}",
+                f"the task {task['id']} has waited for {minutes} minutes: {waiting['text']}",
                 "put that right, or stop the task here",
             )
 

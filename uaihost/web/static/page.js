@@ -1,0 +1,48 @@
+// The local page: looks at the host every other second while somebody sees it.
+
+import { at, word } from "/static/dom.js";
+import { Locked, look } from "/static/api.js";
+import { cards, countDown, health } from "/static/cards.js";
+import { again, knownTasks, startLog } from "/static/log.js";
+import { tasks } from "/static/tasks.js";
+
+// Milliseconds between two looks, seen and not seen.
+const SEEN = 2000;
+const UNSEEN = 20000;
+let process = 0;
+let ahead = 0;
+let timer = 0;
+
+async function see() {
+  clearTimeout(timer);
+  try {
+    const status = await look("/api/status");
+    ahead = status.now - Date.now();
+    at("main").hidden = false;
+    at("locked").hidden = true;
+    health(status);
+    tasks(status);
+    cards(status);
+    countDown(status.now);
+    knownTasks(status.tasks.map((task) => task.id));
+    if (!process) startLog();
+    else if (process !== status.startedAt) again();
+    process = status.startedAt;
+    word(at("pulse"), "");
+    document.body.classList.remove("away");
+  } catch (error) {
+    if (error instanceof Locked) {
+      at("main").hidden = true;
+      at("locked").hidden = false;
+      word(at("pulse"), "");
+      return;
+    }
+    word(at("pulse"), "The host does not answer; what is shown is old. Is it running?");
+    document.body.classList.add("away");
+  }
+  timer = setTimeout(see, document.hidden ? UNSEEN : SEEN);
+}
+
+document.addEventListener("visibilitychange", () => document.hidden || see());
+setInterval(() => countDown(Date.now() + ahead), 1000);
+see();
