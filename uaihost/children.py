@@ -29,9 +29,10 @@ from twisted.python.failure import Failure
 # Between TERM and KILL, seconds: git removes its lock files within one.
 GRACE = 5.0
 
-# prctl(2): the signal that a process gets when its parent dies. Looked up here, since little may be done
-# between fork and exec.
+# prctl(2): the signal that a process gets when its parent dies; the rights that a program gets although it is
+# not root's. Looked up here, since little may be done between fork and exec.
 _PR_SET_PDEATHSIG = 1
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 # The process groups that run now: what a process has started is its own, whatever object asked for it.
@@ -70,8 +71,9 @@ class Last:
 class _GroupLeader(Process):
     """A process in a group of its own; only then can a signal reach all that it started."""
 
-    def __init__(self, *args: Any, last: Last | None) -> None:
+    def __init__(self, *args: Any, last: Last | None, rights: bool) -> None:
         self._last = last
+        self._rights = rights
         super().__init__(*args)
 
     def _trySpawnInsteadOfFork(self, *args: Any, **kwargs: Any) -> bool:
@@ -81,6 +83,8 @@ class _GroupLeader(Process):
         os.setpgid(0, 0)
         if _prctl is not None:
             _prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+            if not self._rights:
+                _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
         kept = () if self._last is None else self._last.keeps
         super()._setupChild(fdmap | {descriptor: descriptor for descriptor in kept})
         if self._last is not None:
@@ -223,6 +227,7 @@ async def run(
     gid: int | None = None,
     last: Last | None = None,
     stall: float | None = None,
+    rights: bool = False,
 ) -> Finished:
     """Run `argv` (no shell) to its end.
 
@@ -239,6 +244,7 @@ async def run(
             status is 1.
         stall: seconds; one that does nothing at all for twice as long is ended. Only for programs that do all
             their work in one process (on Linux).
+        rights: whether it keeps rights that a service manager gave us (capabilities(7), ambient).
 
     Raises:
         FileNotFoundError: there is no such program.
@@ -257,6 +263,7 @@ async def run(
         uid,
         gid,
         last=last,
+        rights=rights,
     )
     child.timers.append(reactor.callLater(timeout, child.deadline))
     if stall is not None:

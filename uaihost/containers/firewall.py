@@ -363,6 +363,7 @@ class Firewall:
                 stdin=stdin.encode(),
                 timeout=LIMIT,
                 limit=16 << 20,
+                rights=True,
             )
         except FileNotFoundError:
             return "", f"{argv[0]} is not installed; install the package iptables"

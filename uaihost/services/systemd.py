@@ -54,6 +54,7 @@ _MACHINE = (
     ("ProtectProc", "invisible"),
     ("PrivateDevices", "yes"),
     ("PrivateTmp", "yes"),
+    ("PrivateMounts", "yes"),
     ("DevicePolicy", "closed"),
     ("KeyringMode", "private"),
     ("RemoveIPC", "yes"),
@@ -160,7 +161,14 @@ def _hardening(service: Description) -> Lines:
     if not places.root:
         lines.append(("AmbientCapabilities", " ".join(service.rights)))
     if not service.engine:
-        lines += [("InaccessiblePaths", " ".join(_ENGINES)), ("PrivateUsers", "yes"), ("ProcSubset", "pid")]
+        lines += [
+            ("InaccessiblePaths", " ".join(_ENGINES)),
+            ("PrivateUsers", "yes"),
+            ("ProcSubset", "pid"),
+            ("RestrictSUIDSGID", "yes"),
+            # It starts no program and changes nobody's files.
+            ("SystemCallFilter", "~@privileged @resources"),
+        ]
     return lines
 
 
