@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class WebServer(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         assert self.transport is not None
-        self.transport.write(self.factory.answer().encode())  # type: ignore[attr-defined]
+        self.transport.write(self.factory.answer().encode())
         self.transport.loseConnection()
 
 
@@ -59,6 +60,11 @@ def head(status: str, **headers: str) -> str:
     return "\r\n".join([*lines, "", ""])
 
 
+def dated(ahead: float) -> str:
+    """An answer with a clock that is so many seconds ahead."""
+    return head("200 OK", Date=formatdate(time.time() + ahead, usegmt=True))
+
+
 def free_port() -> int:
     with closing(socket.socket()) as made:
         made.bind(("127.0.0.1", 0))
@@ -76,7 +82,7 @@ class Rig(TestCase):
         self.addCleanup(self.threads.stop)
 
     async def examine(self, url: str, *only: str, **settings: str) -> dict[str, Finding]:
-        given = {"UAI_CLOUD_URL": url, "UAI_HOST_TOKEN": TOKEN, **settings}
+        given: dict[str, Any] = {"UAI_CLOUD_URL": url, "UAI_HOST_TOKEN": TOKEN, **settings}
         who = patient(self.folder, reactor=reactor, blocking=self.threads, **given)
         report = await Examination(who, chosen(CHECKS, only, True)).run()
         return {result.name: result.finding for result in report.results}
@@ -175,7 +181,7 @@ class BrokenTests(Rig):
             ("404 Not Found", "the path is not"),
             ("302 Found", "elsewhere (https://login.example/)"),
         ):
-            port = self.web(lambda status=status: head(status, Location="https://login.example/"))
+            port = self.web(partial(head, status, Location="https://login.example/"))
             found = await self.examine(f"ws://127.0.0.1:{port}/host?token=x", "bridge-websocket")
             self.is_(found["bridge-websocket"], Verdict.FAIL, status[:3], word)
             self.assertNotIn("token=x", str(found["bridge-websocket"]))
@@ -187,9 +193,7 @@ class BrokenTests(Rig):
             (60.0, Verdict.WARN, "behind"),
             (0.0, Verdict.OK, "as the bridge's"),
         ):
-            port = self.web(
-                lambda ahead=ahead: head("200 OK", Date=formatdate(time.time() + ahead, usegmt=True))
-            )
+            port = self.web(partial(dated, ahead))
             found = (await self.examine(f"ws://127.0.0.1:{port}/host", "clock"))["clock"]
             self.is_(found, verdict, way)
             if verdict is not Verdict.OK:
@@ -233,8 +237,8 @@ class CertificateTests(Rig):
 
     async def test_an_authority_that_nobody_knows_until_it_is_named(self) -> None:
         url = self.serve("localhost")
-        found = (await self.look(url))["bridge-tls"]
-        self.is_(found, Verdict.FAIL, "no authority that this machine trusts", "export UAI_CA_FILE=")
+        refused = (await self.look(url))["bridge-tls"]
+        self.is_(refused, Verdict.FAIL, "no authority that this machine trusts", "export UAI_CA_FILE=")
         found = await self.look(url, self.ca_file, "bridge-websocket", "bridge-token")
         self.is_(found["bridge-tls"], Verdict.OK, "days left")
         self.is_(found["bridge-websocket"], Verdict.OK)
