@@ -1,5 +1,5 @@
 # What a person types. `make up` and `make test` set up all they need.
-.PHONY: up demo setup test lint unit integration browser bench profile fuzz coverage clean
+.PHONY: up demo setup docs test lint unit integration browser bench profile fuzz coverage clean
 
 up: setup            ## set everything up and run bridge, host and page; prints the page's link
 	@exec .venv/bin/uaihost up
@@ -29,6 +29,9 @@ fuzz: setup          ## a million broken inputs to whatever reads bytes of other
 
 coverage: setup      ## lines and branches that the unit tests reach
 	@.venv/bin/python -m coverage run -m twisted.trial --temp-directory .cache/trial-coverage $$(.venv/bin/python scripts/test --list unit) && .venv/bin/python -m coverage report
+
+docs: setup          ## the site of the documents into dist/site; open dist/site/index.html
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
 clean:               ## everything that `make` made here
 	rm -rf .venv .cache .mypy_cache .ruff_cache .hypothesis _trial_temp* build dist artifacts *.egg-info

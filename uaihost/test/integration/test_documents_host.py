@@ -1,7 +1,7 @@
 """What the documents say to type beside a running host, typed beside a running host.
 
-The host is `uaihost up` in a clean data folder, with the small image and the scripted agent; GitHub is a forge
-on this machine. Every page gets a home of its own, and where it speaks of a task, a task with work in it.
+The host is `uaihost up` in a clean data folder, with the small image and the scripted agent; GitHub is a
+forge on this machine. Every page gets a home of its own, and where it speaks of a task, one with work in it.
 """
 
 from __future__ import annotations
@@ -124,10 +124,13 @@ class HostDocumentsTests(TestCase):
         task: str = self.bridge.call("POST", "/api/tasks", new)["id"]
         wait_for("the task running", lambda: self.runs(task), 300)
         (copy,) = (self.data / "tasks" / task / "work").iterdir()
+        owner = copy.stat()
         (copy / "cart.py").write_text("total = round(sum(prices), 2)\n")
         self.git(copy, "add", ".")
         self.git(copy, "commit", "-qm", "Round once")
         (copy / "notes.txt").write_text("not committed\n")
+        for path in copy.rglob("*"):
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
         return task
 
     def runs(self, task: str) -> bool | None:
@@ -136,10 +139,5 @@ class HostDocumentsTests(TestCase):
         return True if told["status"] == "running" else None
 
     def git(self, copy: Path, *words: str) -> None:
-        subprocess.run(["git", "-C", str(copy), *words], env={**self.env, **WRITER}, check=True)
-
-
-# What git asks of whoever commits.
-WRITER = {
-    f"GIT_{role}_{what}": "me@example.org" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
-}
+        who = ["-c", "safe.directory=*", "-c", "user.name=Me", "-c", "user.email=me@example.org"]
+        subprocess.run(["git", *who, "-C", str(copy), *words], env=self.env, check=True)
