@@ -27,6 +27,7 @@ from uaihost.commands.channel import ChannelCommands
 from uaihost.commands.disk import Disk
 from uaihost.commands.disk_limits import DiskLimits
 from uaihost.commands.dispatch import Dispatch
+from uaihost.commands.drain import Drain
 from uaihost.commands.exposed import Exposed
 from uaihost.commands.files import FileCommands
 from uaihost.commands.gc import Gc
@@ -242,6 +243,8 @@ class Rooms:
         self.dispatch = Dispatch(
             surface, database, journal, reactor, lanes, self.tasks.records.waits, ground.counts.commands
         )
+        drain = Drain(self.channels, self.dispatch.refused, lambda: self.dispatch.running)
+        self.verbs |= drain.verbs()
         self.approvals = Approvals(journal, self.channels, self.tasks.records.waits)
         self.adoption = Adoption(
             database,

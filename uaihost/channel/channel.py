@@ -19,6 +19,7 @@ from uaihost.agents.adapter import Adapter
 from uaihost.agents.process import AgentProcess, Listener, Process, Starter
 from uaihost.agents.registry import AgentRegistry
 from uaihost.agents.session import Session
+from uaihost.agents.turn import State
 from uaihost.blocking import Blocking
 from uaihost.channel import members
 from uaihost.channel.admission import check_crew, check_task, unknown, words
@@ -203,6 +204,27 @@ class Channels:
     async def interrupt(self, task_id: str, agent_id: str) -> None:
         """End the agent's turn and keep its session; idle agents are left alone. HostError `not_found`."""
         await self._room(task_id).session(agent_id).interrupt()
+
+    def hold(self, held: bool) -> None:
+        """Begin no turn of any agent, or begin those that wait."""
+        if held:
+            self._around.held.add("drain")
+            return
+        self._around.held.discard("drain")
+        for room in self._rooms.values():
+            for session in room.sessions.values():
+                session.pump()
+
+    async def interrupt_all(self) -> None:
+        """End the turns under way; sessions stay."""
+        for room in list(self._rooms.values()):
+            for session in list(room.sessions.values()):
+                await session.interrupt()
+
+    def busy(self) -> int:
+        """How many agents are in a turn."""
+        states = [each.state for room in self._rooms.values() for each in room.sessions.values()]
+        return sum(state in (State.BUSY, State.AWAITING) for state in states)
 
     async def attached(self, task_id: str, path: str, size: int) -> None:
         """A person gave the task a file: the next word of a person names it."""

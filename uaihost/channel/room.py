@@ -66,6 +66,8 @@ class Around:
     budgets: Budgets
     recovery: Recovery | None = None
     turns: Lifecycle = attrs.field(factory=Lifecycle)
+    # Why no turn may begin anywhere now; empty when one may.
+    held: set[str] = attrs.field(factory=set)
 
 
 @attrs.frozen
@@ -117,6 +119,7 @@ class Room:
         )
         self._deltas = Deltas(around.clock, self._delta)
         self._turns = around.turns
+        self._held = around.held
         # Of this process's count: what each agent is in the middle of.
         self._counted: dict[str, Run] = {}
 
@@ -217,7 +220,11 @@ class Room:
         return history(await self._store.run(lambda db: table.last_messages(db, self.task_id, REMEMBERED)))
 
     def may_begin(self, agent_id: str, origin: str) -> bool:
-        return governor.may_begin(self._books.spent, origin) and self.reviewing.may_begin(agent_id)
+        return (
+            not self._held
+            and governor.may_begin(self._books.spent, origin)
+            and self.reviewing.may_begin(agent_id)
+        )
 
     def streamed(self, agent_id: str, message_id: str, text: str) -> None:
         self._alarm.heard(agent_id)

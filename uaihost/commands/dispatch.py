@@ -89,6 +89,8 @@ class Dispatch:
         self._clock = clock
         self._running: dict[str, Deferred[None]] = {}
         self._draining = False
+        # Commands that are not begun now, with the sentence that says why.
+        self.refused: dict[str, str] = {}
         # From then on what fails was cut off.
         self._cut = False
         self._idle: Deferred[None] = Deferred()
@@ -179,8 +181,9 @@ class Dispatch:
             self._journal.fleeting_result(command_id, _failed(code, f"{why}; see the host's log"))
 
     async def _accept(self, arrived: _Arrived) -> None:
-        if self._draining:
-            await self._refuse(arrived)
+        why = "host is shutting down; send it again" if self._draining else self.refused.get(arrived.name)
+        if why is not None:
+            await self._refuse(arrived, why)
             return
         row = self._registry.get(arrived.name)
         try:
@@ -205,11 +208,10 @@ class Dispatch:
             rows.prune(connection, record.received_at - RETENTION)
         return rows.begin(connection, record)
 
-    async def _refuse(self, arrived: _Arrived) -> None:
+    async def _refuse(self, arrived: _Arrived, why: str) -> None:
         known = await self._store.run(lambda db: rows.find(db, arrived.id))
         if known is None:
-            sentence = "host is shutting down; send it again"
-            await self._journal.record_result(arrived.id, _failed(ErrorCode.UNAVAILABLE, sentence), _nothing)
+            await self._journal.record_result(arrived.id, _failed(ErrorCode.UNAVAILABLE, why), _nothing)
         elif known.result is not None:
             await self._journal.record_result(known.id, known.result, _nothing)
         # Else it is one that a crash cut off: the next start runs it and answers.

@@ -143,6 +143,38 @@ def survey(
     return _settings(values, environ, home, root), problems
 
 
+@attrs.frozen
+class Given:
+    """Where a setting's value comes from. text: as it was written, None where the default counts; source: for
+    people."""
+
+    setting: Setting
+    text: str | None
+    source: str
+
+
+def sources(environ: Mapping[str, str], *, home: Path, root: bool) -> tuple[list[Given], Path | None]:
+    """Every setting with what was given for it outside of flags, and the TOML file if there is one."""
+    file, path, _ = _toml(environ, home, root, None)
+    found = []
+    for setting in SETTINGS:
+        try:
+            given = _find(setting, {}, environ, file, path)
+        except SettingError:
+            given = ("", f"the file named by {setting.env}_FILE")
+        found.append(Given(setting, *given) if given else Given(setting, None, "default"))
+    return found, path
+
+
+def default_file(environ: Mapping[str, str], home: Path, root: bool) -> Path:
+    """Where the TOML file is looked for when no flag names one."""
+    if environ.get("UAI_CONFIG"):
+        return Path(environ["UAI_CONFIG"])
+    if root:
+        return Path("/etc/uaihost/uaihost.toml")
+    return Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "uaihost" / "uaihost.toml"
+
+
 def _settings(values: Mapping[str, Any], environ: Mapping[str, str], home: Path, root: bool) -> Settings:
     bridge_port = values.get("bridge_port", DEFAULT_BRIDGE_PORT)
     github = values.get("github_url", "https://github.com")
@@ -257,12 +289,10 @@ def _toml(
     environ: Mapping[str, str], home: Path, root: bool, given: Path | None
 ) -> tuple[dict[str, Any], Path | None, list[str]]:
     """What the file holds, where it is, and what is wrong with it."""
-    path = given or (Path(environ["UAI_CONFIG"]) if environ.get("UAI_CONFIG") else None)
-    if path is None:
-        config_home = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
-        path = Path("/etc/uaihost/uaihost.toml") if root else config_home / "uaihost" / "uaihost.toml"
-        if not path.exists():
-            return {}, None, []
+    path = given or default_file(environ, home, root)
+    # One that was named must be there.
+    if given is None and not environ.get("UAI_CONFIG") and not path.exists():
+        return {}, None, []
     try:
         file = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
