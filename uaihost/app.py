@@ -73,6 +73,7 @@ class Host(StagedService):
         self._settings = settings
         self._folders = Folders(settings.data_dir)
         self._connected: Deferred[None] = Deferred()
+        self._listeners: LocalListeners | None = None
         self._counts = Counts()
         self._lag = ReactorLag(reactor, self._counts.lateness)
 
@@ -83,6 +84,11 @@ class Host(StagedService):
     async def prepare(self, say: Say) -> str:
         """Build the task image if it is missing; its reference. Tasks that need it meanwhile wait for it."""
         return await self._rooms.images.ensure(say)
+
+    @property
+    def page(self) -> str | None:
+        """The link of the local page, which holds its token; None without one."""
+        return self._listeners.link if self._listeners is not None else None
 
     async def summary(self) -> str:
         """One line on how it is, for whoever runs it as a service."""
@@ -258,6 +264,7 @@ class Host(StagedService):
         except Exception:
             log.failure("the local status pages could not be started; the host goes on without them")
             return
+        self._listeners = listeners
         self.undo.append(listeners.stopService)
 
     # stop

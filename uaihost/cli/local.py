@@ -42,8 +42,9 @@ def status(as_json: bool) -> None:
     answer = ask(Folders(settings().data_dir).control_socket, "GET", "/api/status")
     if answer is None:
         raise HostError(ErrorCode.UNAVAILABLE, "no host is running here; start one with `uaihost up`")
+    page = daemon("GET", "/api/page")["url"]
     if as_json:
-        click.echo(json.dumps(answer, indent=2))
+        click.echo(json.dumps({**answer, "page": page}, indent=2))
         return
     bridge = answer["bridge"]
     click.echo(f"host    {answer['hostId']}  (uaihost {answer['version']})")
@@ -51,8 +52,13 @@ def status(as_json: bool) -> None:
         f"bridge  {bridge['url']}  {bridge['state']}" + (f": {bridge['reason']}" if bridge["reason"] else "")
     )
     click.echo(f"outbox  {answer['outbox']} waiting     tunnels {answer['tunnels']} open")
+    click.echo(f"page    {page or 'none: no free port for it'}")
     for task in answer["tasks"]:
         click.echo(f"task    {line(task, time.time())}")
+    for warned in answer["warnings"]:
+        click.echo(f"{'warning' if warned['level'] == 'bad' else 'note':<8}{warned['text']}; {warned['fix']}")
+    if not answer["warnings"]:
+        click.echo("all is well")
 
 
 @click.command()

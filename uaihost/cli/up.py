@@ -102,6 +102,8 @@ class Product:
             highlight=False,
             soft_wrap=True,
         )
+        if host.page is not None:
+            self._console.print(f"[dim]This host: {host.page}[/]", highlight=False, soft_wrap=True)
         self._console.print("[dim]Ctrl-C stops; tasks and their work stay.[/]\n")
         # The page is there meanwhile, and a task that needs the image says that it waits for it.
         await self._prepare(host)

@@ -28,7 +28,9 @@ from uaihost.test.support import short_folder
 reactor: Any = _reactor
 
 
-class ProductTests(TestCase):
+class ProductCase(TestCase):
+    """Bridge and host as two processes, and a task in a container; for other modules too."""
+
     # The first run on a machine makes the base and the task image.
     timeout = 900
 
@@ -36,6 +38,67 @@ class ProductTests(TestCase):
         self.folder = short_folder(self)
         (self.folder / "repositories").mkdir()
 
+    async def make_daemons(self) -> None:
+        self.docker_host = await docker_host()
+        self.daemons = Daemons(self.folder, self.docker_host, [self.folder / "repositories"])
+        self.addCleanup(deferToThread, self.daemons.stop)
+
+    async def product(self) -> BridgeClient:
+        if not hasattr(self, "daemons"):
+            await self.make_daemons()
+        bridge = await deferToThread(self.daemons.start_bridge)
+        self.daemons.start_host()
+        await deferToThread(self.daemons.wait_connected, bridge)
+        return bridge
+
+    async def task_up(self, bridge: BridgeClient) -> str:
+        repository = await deferToThread(self.repository)
+        new = {
+            "name": "Shop",
+            "repoUrl": str(repository),
+            "branch": "shop",
+            "previewPorts": [{"name": "web", "port": 3000}],
+        }
+        answer = await deferToThread(bridge.call, "POST", "/api/tasks", new)
+        task_id: str = answer["id"]
+        await deferToThread(
+            wait_for, "the task", lambda: demo.running(bridge, task_id, lambda text: None), 600
+        )
+        return task_id
+
+    def repository(self) -> Path:
+        target = self.folder / "repositories" / "shop"
+        demo.make_sample(target)
+        return target
+
+    def check_kept(self, saved: dict[str, Any]) -> None:
+        repository = saved["repository"]
+        subprocess.run(["git", "-C", repository, "show-ref", "--verify", "-q", "refs/heads/shop"], check=True)
+        page = subprocess.run(
+            ["git", "-C", repository, "show", f"refs/heads/{saved['wip']}:index.html"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        self.assertIn(demo.AFTER, page)
+
+    async def check_nothing_left(self, task_id: str) -> None:
+        def look() -> list[str]:
+            found: list[str] = []
+            for kind in ("container", "network"):
+                command = ["docker", "-H", self.docker_host, kind, "ls", "-q"]
+                command += ["--filter", f"label=uaihost.task={task_id}"] + (
+                    ["-a"] if kind == "container" else []
+                )
+                found += subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+            tasks = self.daemons.host_data / "tasks"
+            found += [str(path) for path in tasks.glob(f"{task_id}*")]
+            return found
+
+        self.assertEqual(await deferToThread(look), [])
+
+
+class ProductTests(ProductCase):
     async def test_the_tour(self) -> None:
         bridge = await self.product()
         task_id = await self.task_up(bridge)
@@ -122,65 +185,6 @@ class ProductTests(TestCase):
         again = await deferToThread(self.daemons.command, "unexpose", "private")
         self.assertEqual(again.returncode, 1)
         self.assertIn("private", again.stderr)
-
-    async def make_daemons(self) -> None:
-        self.docker_host = await docker_host()
-        self.daemons = Daemons(self.folder, self.docker_host, [self.folder / "repositories"])
-        self.addCleanup(deferToThread, self.daemons.stop)
-
-    async def product(self) -> BridgeClient:
-        if not hasattr(self, "daemons"):
-            await self.make_daemons()
-        bridge = await deferToThread(self.daemons.start_bridge)
-        self.daemons.start_host()
-        await deferToThread(self.daemons.wait_connected, bridge)
-        return bridge
-
-    async def task_up(self, bridge: BridgeClient) -> str:
-        repository = await deferToThread(self.repository)
-        new = {
-            "name": "Shop",
-            "repoUrl": str(repository),
-            "branch": "shop",
-            "previewPorts": [{"name": "web", "port": 3000}],
-        }
-        answer = await deferToThread(bridge.call, "POST", "/api/tasks", new)
-        task_id: str = answer["id"]
-        await deferToThread(
-            wait_for, "the task", lambda: demo.running(bridge, task_id, lambda text: None), 600
-        )
-        return task_id
-
-    def repository(self) -> Path:
-        target = self.folder / "repositories" / "shop"
-        demo.make_sample(target)
-        return target
-
-    def check_kept(self, saved: dict[str, Any]) -> None:
-        repository = saved["repository"]
-        subprocess.run(["git", "-C", repository, "show-ref", "--verify", "-q", "refs/heads/shop"], check=True)
-        page = subprocess.run(
-            ["git", "-C", repository, "show", f"refs/heads/{saved['wip']}:index.html"],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        self.assertIn(demo.AFTER, page)
-
-    async def check_nothing_left(self, task_id: str) -> None:
-        def look() -> list[str]:
-            found: list[str] = []
-            for kind in ("container", "network"):
-                command = ["docker", "-H", self.docker_host, kind, "ls", "-q"]
-                command += ["--filter", f"label=uaihost.task={task_id}"] + (
-                    ["-a"] if kind == "container" else []
-                )
-                found += subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-            tasks = self.daemons.host_data / "tasks"
-            found += [str(path) for path in tasks.glob(f"{task_id}*")]
-            return found
-
-        self.assertEqual(await deferToThread(look), [])
 
     async def serve(self, content: bytes) -> int:
         page = Data(content, "text/plain")
