@@ -129,9 +129,6 @@ def _strip(site: Path) -> None:
     for notes in site.glob("*.dist-info"):
         for name in ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json"):
             (notes / name).unlink(missing_ok=True)
-    for path in site.rglob("*"):
-        if path.is_file():
-            path.chmod(0o644)
 
 
 def _compile(site: Path, top: Path) -> None:
@@ -152,6 +149,7 @@ def _plugins(python: str, site: Path) -> None:
         if not path.is_symlink():
             when = stamp if path.name == "dropin.cache" else stamp - OLDER
             os.utime(path, (when, when))
+            path.chmod(0o644 if path.is_file() else 0o755)
 
 
 def _key(folder: Path) -> str:

@@ -57,7 +57,12 @@ def built() -> Packages:
 
 def _digest() -> str:
     """Of every file that a package is made of."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        check=True,
+    )
     whole = hashlib.sha256()
     for name in sorted(listed.stdout.split(b"\0")):
         path = CHECKOUT / name.decode()
