@@ -18,10 +18,10 @@ TOP = Path(__file__).parents[2]
 PLACES = {
     "host": "uaihost.test.integration.test_documents_host",
     "checkout": "uaihost.test.integration.test_documents_checkout",
-    "bridge": "uaihost.test.integration.test_documents_bridge",
+    "wheel": "uaihost.test.integration.test_documents_checkout",
     "debian": "uaihost.test.integration.test_package",
     "systemd": "uaihost.test.integration.test_services_systemd",
-    "ci": "uaihost.test.test_documents",
+    "ci": "uaihost.test.test_documents_written",
 }
 STANDARD = "host"
 

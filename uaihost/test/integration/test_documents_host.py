@@ -1,7 +1,7 @@
 """What the documents say to type beside a running host, typed beside a running host.
 
 The host is `uaihost up` in a clean data folder, with the small image and the scripted agent; GitHub is a
-forge on this machine. Every page gets a home of its own, and where it speaks of a task, one with work in it.
+forge on this machine. Every page gets a home of its own; all that speak of a task have one, with work in it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import secrets
 import subprocess
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from uaihost.cli.client import BridgeClient, wait_for
-from uaihost.test.documents import Command, commands_of
-from uaihost.test.integration.engine import docker_host, real_engine, task_image
+from uaihost.test.documents import TOP, Command, commands_of
+from uaihost.test.integration.documents_rig import by_page, surroundings
 from uaihost.test.integration.forge import Forge
-from uaihost.test.integration.processes import BIN, free_port
+from uaihost.test.integration.processes import BIN
 from uaihost.test.integration.typed import Reader
 from uaihost.test.support import short_folder
 
@@ -30,28 +29,14 @@ class HostDocumentsTests(TestCase):
     timeout = 900
 
     async def setUp(self) -> None:  # type: ignore[override]
-        await task_image(self)
         self.folder = short_folder(self)
+        self.env = await surroundings(self, self.folder)
         self.forge = Forge(self, self.folder)
         self.repository = self.forge.repository("me/shop", "me")
-        self.data = self.folder / "data"
-        self.port = free_port()
-        host_id = f"test-{secrets.token_hex(6)}"
-        await real_engine(self, host_id)
-        self.env = {
-            "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]),
-            **{name: os.environ[name] for name in ("UAI_BASE_IMAGE",) if name in os.environ},
-            "HOME": str(self.folder),
-            "USER": "me",
-            "UAI_DATA_DIR": str(self.data),
-            "UAI_HOST_ID": host_id,
-            "UAI_HOST_BRIDGE_PORT": str(self.port),
-            "UAI_HOST_UI_PORT": str(free_port()),
-            "UAI_TASK_IMAGE": "small",
-            "UAI_GITHUB_URL": self.forge.url,
-            "UAI_CA_FILE": str(self.forge.ca_file),
-            "DOCKER_HOST": await docker_host(),
-        }
+        self.env |= {"UAI_GITHUB_URL": self.forge.url, "UAI_CA_FILE": str(self.forge.ca_file)}
+        self.data = Path(self.env["UAI_DATA_DIR"])
+        self.port = int(self.env["UAI_HOST_BRIDGE_PORT"])
+        self.shared = ""
         self.key = self.folder / "key"
         self.key.write_text("sk-" + "k" * 40 + "\n")
         self.token = self.folder / "token"
@@ -60,8 +45,8 @@ class HostDocumentsTests(TestCase):
     async def test_every_command_beside_a_host(self) -> None:
         await deferToThread(self.up)
         wrong = []
-        for page, found in groupby(commands_of("host"), lambda command: command.page):
-            wrong += await deferToThread(self.read, page, list(found))
+        for page, found in by_page(commands_of("host")):
+            wrong += await deferToThread(self.read, page, found)
         self.assertEqual(wrong, [], "\n".join(wrong))
 
     def up(self) -> None:
@@ -108,15 +93,15 @@ class HostDocumentsTests(TestCase):
         """One reader, who begins with this page."""
         home = self.folder / page.replace("/", "-")
         home.mkdir()
-        words = {"FILE": str(self.key), "TOKENFILE": str(self.token), "PORT": str(self.port)}
-        task = self.task() if any("TASK" in command.text for command in commands) else None
-        reader = Reader(home, {**self.env, "HOME": str(home)}, {**words, "TASK": task or ""})
+        (home / "docs").symlink_to(TOP / "docs")
+        words = {"FILE": str(self.key), "TOKENFILE": str(self.token)}
+        if any("TASK" in command.text for command in commands):
+            self.shared = words["TASK"] = self.shared or self.task()
+        reader = Reader(home, {**self.env, "HOME": str(home)}, words)
         try:
             return reader.types(commands)
         finally:
             reader.leaves()
-            if task is not None:
-                self.bridge.call("POST", f"/api/tasks/{task}/down", {}, timeout=120)
 
     def task(self) -> str:
         """A task that runs, with a commit and a change that is not committed."""
