@@ -1,4 +1,4 @@
-"""Surroundings in which documents are read: a home, ports, a data folder and an engine of the reader's own."""
+"""Surroundings in which documents are read: home, ports, data folder and engine of the reader's own."""
 
 from __future__ import annotations
 
