@@ -122,7 +122,12 @@ async def tls(patient: Patient) -> Finding:
 
 
 async def websocket(patient: Patient) -> Finding:
-    """What answers there opens a WebSocket at the bridge's path."""
+    """What answers there opens a WebSocket at the bridge's path.
+
+    None is opened beside a running host's: not every bridge keeps two connections apart before their `auth`.
+    """
+    if _connected(patient.running.status):
+        return ok("the running host has it open")
     answer = await patient.blocking.call(_asked, patient, True)
     facts = {"status": answer.status}
     host, port, _ = patient.bridge
@@ -204,10 +209,15 @@ async def token(patient: Patient) -> Finding:
         asking.leave()
 
 
+def _connected(status: Any) -> bool:
+    """Whether the running host's link is up."""
+    return bool(status) and (status.get("bridge") or {}).get("state") == "connected"
+
+
 def _of_the_running(patient: Patient, status: Any) -> Finding:
     bridge = status.get("bridge") or {}
     state, reason = str(bridge.get("state")), str(bridge.get("reason") or "")
-    if state == "connected":
+    if _connected(status):
         return ok("the running host is connected", state=state)
     if state == "fatal":
         return fail(f"the bridge refused the running host: {reason}", *_NEW_TOKEN, state=state)

@@ -259,6 +259,10 @@ class BridgeWordTests(Rig):
             status = {"bridge": {"url": "ws://h/host", "state": state, "reason": "so", "retryAt": None}}
             self.is_(await bridge.token(patient(self.folder, status=status)), verdict)
 
+    async def test_no_second_connection_is_opened_beside_a_running_hosts(self) -> None:
+        status = {"bridge": {"url": "ws://no-such-name.invalid/host", "state": "connected"}}
+        self.is_(await bridge.websocket(patient(self.folder, status=status)), Verdict.OK, "running host")
+
     async def test_without_a_token(self) -> None:
         self.is_(await bridge.token(patient(self.folder)), Verdict.SKIPPED, "uaihost up")
         far = patient(self.folder, UAI_CLOUD_URL="wss://bridge.example/host")
