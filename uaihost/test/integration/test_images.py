@@ -326,7 +326,7 @@ class BuildTests(TestCase):
         self.assertEqual((refused.status, refused.out), (1, b""))
         self.assertIn(b"uaihost/small:none", refused.err)
         nowhere = await run("ls", engine="unix:///nowhere/docker.sock")
-        self.assertEqual(nowhere.status, 1)
+        self.assertEqual(nowhere.status, 3)
         self.assertIn(b"no container engine answers at unix:///nowhere/docker.sock", nowhere.err)
         self.assertEqual((await run("build", "--kind", "other")).status, 2)
 
