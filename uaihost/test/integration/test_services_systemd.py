@@ -50,6 +50,8 @@ class SystemServiceTests(TestCase):
             "the host says that it is connected",
         )
         self.assertIn("port 8789", inside.shown("uaibridge.service")["StatusText"])
+        # The daemon is not root and sets the packet filter for tasks nevertheless.
+        inside.until(lambda: inside.status("iptables", "-S", "UAIHOST-IN") == 0, "the packet filter is set")
         self.assertEqual(self.modes(inside), ["750 root:uaihost", "640 root:uaihost", "700 uaihost:uaihost"])
 
         second = install(inside)
@@ -193,6 +195,26 @@ class SystemServiceTests(TestCase):
         said(inside, "uninstall", env=person, user="alice")
         self.assertEqual(inside.status("test", "-e", "/home/alice/.config/systemd/user/uaihost.service"), 1)
 
+    async def test_rights_of_the_service_go_to_no_program_that_does_not_need_them(self) -> None:
+        inside = await self.booted()
+        await deferToThread(self.rights, inside)
+
+    def rights(self, inside: SystemdMachine) -> None:
+        inside.run("chmod", "711", "/root")
+        inside.put("/opt/rights.py", RIGHTS.encode())
+        said = inside.run(
+            "systemd-run",
+            "--quiet",
+            "--pipe",
+            "--wait",
+            "--property=User=daemon",
+            "--property=AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW",
+            sys.executable,
+            "/opt/rights.py",
+        )
+        # Bits 12 and 13 (capabilities(7)), in what a program may do at once and in what it would hand on.
+        self.assertEqual(said.split(), ["0000000000003000"] * 2 + ["0000000000000000"] * 2)
+
     def modes(self, inside: SystemdMachine) -> list[str]:
         places = ("/etc/uaihost", "/etc/uaihost/host-token", "/var/lib/uaihost")
         return inside.run("stat", "--format=%a %U:%G", *places).splitlines()
@@ -224,6 +246,23 @@ def a_long_computation():
 supervised(reactor, Inner(), os.environ).startService()
 reactor.callLater(0.5, a_long_computation)
 reactor.run()
+"""
+
+# What children may do: one that is handed the rights, and one that is not.
+RIGHTS = """
+from twisted.internet.task import react
+from twisted.internet.defer import ensureDeferred
+from uaihost import children
+
+async def main(reactor):
+    for rights in (True, False):
+        done = await children.run(
+            reactor, ["sed", "-n", "s/^Cap\\(Eff\\|Amb\\):.//p", "/proc/self/status"],
+            env={"PATH": "/usr/bin:/bin"}, timeout=10, rights=rights,
+        )
+        print(done.out.decode(), end="")
+
+react(lambda reactor: ensureDeferred(main(reactor)))
 """
 
 
