@@ -8,8 +8,9 @@ from typing import Any
 
 import attrs
 from twisted.internet.address import IPv4Address
-from twisted.internet.task import Clock
+from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.web.server import Site
 
 from uaihost.errors import ErrorCode, HostError
@@ -111,16 +112,13 @@ class Caller:
         head = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""])
         self.protocol.dataReceived(head.encode() + body)
 
+    def leave(self) -> None:
+        """Whoever asked is gone."""
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
     @property
     def answer(self) -> Answer:
         head, _, body = self.transport.value().partition(b"\r\n\r\n")
         first, *lines = head.decode().split("\r\n")
         pairs = (line.partition(": ") for line in lines)
         return Answer(int(first.split()[1]), {name.lower(): value for name, _, value in pairs}, body)
-
-
-def clock_of(site: Site) -> Clock:
-    """The clock that the site was made with."""
-    found: Any = site.reactor
-    assert isinstance(found, Clock)
-    return found
