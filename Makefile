@@ -1,5 +1,5 @@
 # What a person types. `make up` and `make test` set up all they need.
-.PHONY: up demo setup docs test lint unit integration browser bench profile fuzz coverage clean
+.PHONY: up demo setup deb dist docs test lint unit integration browser bench profile fuzz coverage clean
 
 up: setup            ## set everything up and run bridge, host and page; prints the page's link
 	@exec .venv/bin/uaihost up
@@ -32,6 +32,12 @@ coverage: setup      ## lines and branches that the unit tests reach
 
 docs: setup          ## the site of the documents into dist/site; open dist/site/index.html
 	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+
+deb:                 ## the Debian package into dist/, built twice, compared and held against lintian
+	@scripts/deb --lint --check
+
+dist: setup          ## the source distribution and the wheel into dist/
+	@scripts/dist
 
 clean:               ## everything that `make` made here
 	rm -rf .venv .cache .mypy_cache .ruff_cache .hypothesis _trial_temp* build dist artifacts *.egg-info

@@ -25,7 +25,8 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.11",
-    packages=[*find_packages(include=["uaihost", "uaihost.*"]), "twisted.plugins"],
+    # Tests are in the source distribution; nothing installed imports them.
+    packages=[*find_packages(include=["uaihost", "uaihost.*"], exclude=["uaihost.test*"]), "twisted.plugins"],
     package_data={
         "uaihost": ["py.typed", "bridge/static/*", "web/static/*", "cli/sample/*", "cli/sample/uai/*"],
         "twisted": ["plugins/uaihost_plugin.py"],
