@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import nullcontext
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import attrs
 import click
 from rich.console import Console
 from rich.status import Status
+from rich.text import Text
 
 from uaihost import config
 from uaihost.blocking import Threads
@@ -19,7 +22,7 @@ from uaihost.cli.image import run
 from uaihost.cli.local import ask
 from uaihost.doctor import bundle
 from uaihost.doctor.checks import CHECKS
-from uaihost.doctor.model import Check, Finding, Report, Result, Verdict
+from uaihost.doctor.model import Check, Report, Result, Verdict
 from uaihost.doctor.patient import Patient, running
 from uaihost.doctor.run import Examination, chosen
 from uaihost.paths import Folders
@@ -30,11 +33,17 @@ THREADS = 16
 ANSWER = 5.0
 
 MARKS = {
-    Verdict.OK: "[green]ok  [/]",
-    Verdict.WARN: "[yellow]warn[/]",
-    Verdict.FAIL: "[red]FAIL[/]",
-    Verdict.SKIPPED: "[dim]-   [/]",
+    Verdict.OK: ("ok  ", "green"),
+    Verdict.WARN: ("warn", "yellow"),
+    Verdict.FAIL: ("FAIL", "bold red"),
+    Verdict.SKIPPED: ("-   ", "dim"),
 }
+COUNTED = (
+    (Verdict.OK, "ok"),
+    (Verdict.WARN, "to look at"),
+    (Verdict.FAIL, "failed"),
+    (Verdict.SKIPPED, "not looked at"),
+)
 
 
 @click.command()
@@ -63,7 +72,7 @@ def doctor(as_json: bool, only: tuple[str, ...], quick: bool, listed: bool, repo
         raise click.UsageError(
             f"there is no check {error.args[0]!r}; `uaihost doctor --list` shows them"
         ) from None
-    shown = Shown(Console(stderr=as_json, highlight=False))
+    shown = Shown(Console(stderr=as_json, highlight=False), checks)
     settings, problems = _settings()
 
     async def work(reactor: Any, _: Threads) -> tuple[Report, list[str]]:
@@ -114,15 +123,17 @@ async def _patient(reactor: Any, threads: Threads, settings: config.Settings, pr
 
 
 class Shown:
-    """What a person sees: a line for each check as it is done, on a terminal also what is looked at now."""
+    """What a person sees: a line for each check, in their order; on a terminal also what is looked at now."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, checks: Sequence[Check]) -> None:
         self._console = console
+        self._order = [check.name for check in checks]
+        self._ready: dict[str, Result] = {}
         self._status: Status | None = None
         self._under_way: dict[str, str] = {}
         self._silent = False
 
-    def live(self, silent: bool) -> Any:
+    def live(self, silent: bool) -> AbstractContextManager[object]:
         """While checks run. silent: for programs; a terminal still sees that something is done."""
         self._silent = silent
         if not self._console.is_terminal:
@@ -135,46 +146,47 @@ class Shown:
         self._tell()
 
     def done(self, result: Result) -> None:
+        """Show it, once all before it are shown."""
         self._under_way.pop(result.name, None)
         self._tell()
-        if not self._silent:
-            self._console.print(f"{MARKS[result.finding.verdict]}  {result.title:<20}", end="")
-            self._plain(result.finding.text)
+        self._ready[result.name] = result
+        while self._order and self._order[0] in self._ready:
+            self._line(self._ready[self._order.pop(0)])
 
     def summary(self, report: Report) -> None:
         """What to do, worst first, and how it went."""
         bad = [one for one in report.results if one.finding.fix]
         bad.sort(key=lambda one: -one.finding.verdict.badness)
         for result in bad:
-            self._console.print(
-                f"\n{MARKS[result.finding.verdict].strip()} [bold]{result.title}[/]: ", end=""
-            )
-            self._plain(result.finding.text)
-            self._fix(result.finding)
-        counts = dict.fromkeys(Verdict, 0)
-        for result in report.results:
-            counts[result.finding.verdict] += 1
-        words = [f"{counts[Verdict.OK]} ok"]
-        words += [f"{counts[Verdict.WARN]} to look at"] if counts[Verdict.WARN] else []
-        words += [f"{counts[Verdict.FAIL]} failed"] if counts[Verdict.FAIL] else []
-        words += [f"{counts[Verdict.SKIPPED]} not looked at"] if counts[Verdict.SKIPPED] else []
-        self._console.print()
+            self._plain("")
+            self._plain(_marked(result), (f" {result.title}: ", "bold"), result.finding.text)
+            self._plain("  type:")
+            for line in result.finding.fix:
+                self._plain(f"    {line}")
+        counts = Counter(result.finding.verdict for result in report.results)
+        words = [f"{counts[verdict]} {word}" for verdict, word in COUNTED if counts[verdict]]
+        self._plain("")
         self._plain(f"{', '.join(words)}, in {report.seconds:.1f} s")
 
-    def bundle(self, path: Path, held: list[str]) -> None:
+    def bundle(self, path: Path, held: Sequence[str]) -> None:
         """What was written for a report."""
         self._plain(f"{path}:")
         for line in held:
             self._plain(f"  {line}")
 
-    def _fix(self, finding: Finding) -> None:
-        self._console.print("  type:")
-        for line in finding.fix:
-            self._plain(f"    {line}")
+    def _line(self, result: Result) -> None:
+        if not self._silent:
+            self._plain(_marked(result), f"  {result.title:<21}", result.finding.text)
 
-    def _plain(self, text: str) -> None:
-        self._console.print(text, markup=False, soft_wrap=True)
+    def _plain(self, *parts: str | tuple[str, str]) -> None:
+        # In one call: whatever turns on a terminal is drawn anew after each.
+        self._console.print(Text.assemble(*parts), soft_wrap=True)
 
     def _tell(self) -> None:
         if self._status is not None:
             self._status.update("looking: " + ", ".join(self._under_way.values()))
+
+
+def _marked(result: Result) -> tuple[str, str]:
+    """The verdict's word and its colour."""
+    return MARKS[result.finding.verdict]

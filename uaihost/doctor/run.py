@@ -93,9 +93,9 @@ class Examination:
             finding = await self._within(check)
         result = Result(check.name, check.title, finding, self._clock.seconds() - started)
         self._results[check.name] = result
+        self._done(result)
         for waiting in self._waiting.pop(check.name, []):
             waiting.callback(None)
-        self._done(result)
 
     async def _over(self, name: str) -> None:
         """Until the check of this name has its result; at once when it is not among those that run."""
