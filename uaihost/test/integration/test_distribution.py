@@ -1,4 +1,4 @@
-"""What pip installs: the wheel that the source distribution gives, in an environment apart from the checkout."""
+"""What pip installs: the wheel of the source distribution, in an environment apart from the checkout."""
 
 from __future__ import annotations
 
