@@ -79,7 +79,7 @@ class OwnerCommands:
 
     async def _export(self, task_id: str) -> dict[str, Any]:
         record = await self._tasks.records.find(task_id)
-        names = set() if record is None else {one.name for one in await self._tasks.keep(record)}
+        names = set() if record is None else {one.name or one.slug for one in await self._tasks.keep(record)}
         found = await self._saved.kept(task_id)
         if names:
             found = [one for one in found if one.name in names]

@@ -12,7 +12,7 @@ import secrets
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -23,7 +23,6 @@ from uaihost.blocking import Blocking
 from uaihost.errors import ErrorCode, HostError
 from uaihost.workspaces.removal import Trash
 from uaihost.workspaces.restore import Kept
-from uaihost.workspaces.workspaces import Workspaces
 
 log = Logger()
 
@@ -38,6 +37,13 @@ LEVEL = 3
 # What lies beside the work copies.
 BESIDE = "beside"
 READ_ME = "READ-ME.txt"
+
+
+class Restores(Protocol):
+    """Who makes clones (workspaces.Workspaces)."""
+
+    async def restore(self, saved: Kept, target: Path) -> list[str]:
+        """Make the folder `target`; lines for people."""
 
 
 @attrs.define
@@ -75,11 +81,11 @@ class Exports:
     """folder: for the archives alone; trash: through which what restoring left goes."""
 
     def __init__(
-        self, clock: IReactorTime, blocking: Blocking, workspaces: Workspaces, folder: Path, trash: Trash
+        self, clock: IReactorTime, blocking: Blocking, restores: Restores, folder: Path, trash: Trash
     ) -> None:
         self._clock = clock
         self._blocking = blocking
-        self._workspaces = workspaces
+        self._restores = restores
         self._folder = folder
         self._trash = trash
         self._making = 0
@@ -113,7 +119,7 @@ class Exports:
             notes = {}
             for one in kept:
                 name = one.name if one.slug else BESIDE
-                notes[name] = await self._workspaces.restore(one, half / task_id / name)
+                notes[name] = await self._restores.restore(one, half / task_id / name)
             path = half.with_suffix(".tar.gz")
             try:
                 size = await self._blocking.call(_pack, half / task_id, path, _read_me(task_id, notes))
