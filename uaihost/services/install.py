@@ -226,6 +226,7 @@ class Installer:
         usual = Path("/var/lib") / places.data.name
         if not system or places.data != usual:
             self._put(Folder(places.data, 0o700, self._person(places.user) if places.user else None))
+        self._put(Folder(self.manager.path(HOST).parent, 0o755, shared=True))
         return changed
 
     def _bring_up(self, service: Description, found: Given, shared: bool) -> None:
@@ -236,7 +237,6 @@ class Installer:
         if before not in (None, now):
             gone = "" if before is not None and before.exists() else ", which is gone"
             self._notes.append(f"{name} was started by {before}{gone}; now by {now}")
-        self._put(Folder(file.path.parent, 0o755, shared=True))
         changed = self._put(file)
         if changed:
             self._do("reload", name, True, lambda: manager.reload(name))
