@@ -19,6 +19,8 @@ DOCS = TOP / "docs"
 SHOWN = {"text", "ini", "nginx", "python", "json", "toml", "yaml", "xml", "promql"}
 # Words that begin a line which somebody would type.
 PROGRAMS = r"uaihost|twistd|make|sudo|apt-get|apt|pip|git|docker|systemctl|curl|journalctl|python3?|uv"
+# A call of the command with its verb: at the beginning, or where a shell begins another command.
+VERB = r"(?:^|&& |sudo )(?:[A-Z_]+=\S+ )*(?:\S*/)?uaihost((?: [a-z][a-z-]*)+)"
 # Variables of the documents that are no settings: what a task's processes or the proxy get, and a family.
 OTHERS = {"UAI_BUDGET_", "UAI_", "UAI_CONFIG", "UAI_NO_"}
 
@@ -40,7 +42,7 @@ class CommandTests(SynchronousTestCase):
         self.assertLessEqual({command.place for command in commands()}, set(PLACES))
         for place, module in PLACES.items():
             source = Path(str(import_module(module).__file__)).read_text(encoding="utf-8")
-            self.assertIn(f'commands_of("{place}"', source, f"{module} does not run what is typed at {place}")
+            self.assertRegex(source, rf'commands_of\(\s*"{place}"', f"{module} types nothing of {place}")
 
     def test_what_the_tests_themselves_are_started_by(self) -> None:
         """`make test` cannot run inside of itself: what it runs is everything that these say."""
@@ -91,7 +93,7 @@ class NameTests(SynchronousTestCase):
     def test_every_verb_that_is_named_exists(self) -> None:
         context = click.Context(cli)
         for path in pages():
-            for words in re.findall(r"(?<![\w/.-])uaihost((?: [a-z][a-z-]*)+)(?=[`\s;,:)]|$)", code_of(path)):
+            for words in re.findall(VERB, code_of(path), re.M):
                 verb, *more = words.split()
                 command = cli.get_command(context, verb)
                 self.assertIsNotNone(command, f"{path.relative_to(TOP)}: uaihost {verb}")
