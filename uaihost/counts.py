@@ -99,14 +99,13 @@ class Calls(Lifecycle):
 class Counts:
     """Everything that this process counts.
 
-    commands: accepted ones. turns: of agents. builds: of task images. pools: blocking calls by pool of
-    threads. lateness: of the reactor's timers.
+    commands: accepted ones. turns: of agents. pools: blocking calls by pool of threads. lateness: of the
+    reactor's timers.
     """
 
     def __init__(self) -> None:
         self.commands = Lifecycle()
         self.turns = Lifecycle()
-        self.builds = Lifecycle()
         self.pools: dict[str, Calls] = {}
         self.lateness = Histogram(LATENESS)
 
@@ -119,7 +118,6 @@ class Counts:
         return {
             "commands": self.commands.view(),
             "turns": self.turns.view(),
-            "builds": self.builds.view(),
             "pools": {
                 name: {**calls.view(), "seconds": calls.seconds.view()} for name, calls in self.pools.items()
             },

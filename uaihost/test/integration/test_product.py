@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
@@ -20,6 +21,7 @@ from twisted.web.server import Site
 from twisted.web.static import Data
 
 from uaihost.cli import demo
+from uaihost.cli.answers import ANSWERS
 from uaihost.cli.client import BridgeClient, wait_for
 from uaihost.test.integration.engine import docker_host
 from uaihost.test.integration.processes import Daemons
@@ -110,11 +112,47 @@ class ProductTests(ProductCase):
         (file,) = diff["projects"][0]["files"]
         self.assertEqual((file["path"], file["status"]), ("index.html", "modified"))
         self.assertIn(f"+<h1>{demo.AFTER}</h1>", file["hunks"])
+        await deferToThread(self.check_answers, f"task {task_id}")
         answer = await deferToThread(bridge.call, "POST", f"/api/tasks/{task_id}/down", {}, 120)
         self.assertEqual(answer["status"], "stopped")
         (saved,) = answer["saved"]
         self.check_kept(saved)
         await self.check_nothing_left(task_id)
+        await deferToThread(self.check_answers)
+
+    def check_answers(self, *more: str) -> None:
+        """What `--json` prints of each verb that only looks is what docs/cli-schema.json says."""
+        verbs = [
+            *more,
+            "status",
+            "tasks",
+            "accounts",
+            "github status",
+            "gc --dry-run",
+            "secrets status",
+            "restore",
+            "config show",
+            "config check",
+            "config path",
+            "image ls",
+            "version",
+            "drain --timeout 0",
+            "drain --off",
+        ]
+        for verb in verbs:
+            words = verb.split()
+            done = self.daemons.command(*words, "--json")
+            kind = ANSWERS.get(" ".join(words[:2])) or ANSWERS[words[0]]
+            # Status 1 is an answer too: there is something under way.
+            self.assertIn(done.returncode, (0, 1), f"{verb}: {done.stderr}")
+            try:
+                msgspec.json.decode(done.stdout, type=kind)
+            except msgspec.ValidationError as error:
+                self.fail(f"{verb}: {error}: {done.stdout[:2000]}")
+        records = self.daemons.command("logs", "--json").stdout.splitlines()
+        self.assertGreater(len(records), 5)
+        for text in records:
+            msgspec.json.decode(text, type=ANSWERS["logs"])
 
     async def test_a_killed_daemon_comes_back_to_its_task(self) -> None:
         bridge = await self.product()

@@ -1,0 +1,420 @@
+"""What `--json` prints, verb by verb: the types from which docs/cli-schema.json is made.
+
+Times are milliseconds since the epoch where nothing else is said, sizes are bytes. Later versions may add
+fields, and change none.
+
+usage: python -m uaihost.cli.answers, which prints the schemas
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, Literal
+
+import msgspec
+
+
+class Answer(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    """Field names are those of the JSON in snake_case."""
+
+
+class Error(Answer):
+    """code: of docs/protocol.md section 3, or `usage`; message: what failed and what to do."""
+
+    code: str
+    message: str
+
+
+class Failed(Answer):
+    """What any verb prints instead when it fails."""
+
+    error: Error
+
+
+class Bridge(Answer):
+    """state: connected, connecting, waiting, stopped, fatal. since, retry_at: seconds since the epoch."""
+
+    url: str
+    state: Literal["connected", "connecting", "waiting", "stopped", "fatal"]
+    reason: str
+    since: float
+    retry_at: float | None
+
+
+class EngineState(Answer):
+    """answers: None before the first look."""
+
+    answers: bool | None
+    address: str
+
+
+class ImageState(Answer):
+    """The task image; lines: the newest of its build."""
+
+    state: str
+    reference: str | None
+    message: str | None
+    doing: str | None
+    percent: int | None
+    since: int | None
+    lines: list[str]
+
+
+class Usage(Answer):
+    memory_bytes: int
+    cpu_percent: float
+
+
+class Step(Answer):
+    """One step of the last attempt; elapsed_ms: None while it runs."""
+
+    step: str
+    state: str
+    message: str | None
+    started_at: int | None
+    elapsed_ms: int | None
+
+
+class Waiting(Answer):
+    """reason: docs/tasks.md has them; deadline: when the wait ends as a failure."""
+
+    reason: str
+    text: str
+    since: int
+    percent: int | None = None
+    deadline: int | None = None
+    cause: str | None = None
+
+
+class AgentState(Answer):
+    id: str
+    state: str
+
+
+class PreviewPort(Answer):
+    name: str
+    host_port: int
+    container_port: int | None = None
+
+
+class Task(Answer):
+    """A task; of one that is only exposed there are id, status, message and ports."""
+
+    id: str
+    status: str
+    message: str | None
+    preview_ports: list[PreviewPort]
+    slug: str | None = None
+    branch: str | None = None
+    waiting: Waiting | None = None
+    steps: list[Step] = []
+    report: dict[str, Any] | None = None
+    ended: dict[str, Any] | None = None
+    code_server_port: int | None = None
+    memory_limit: int | None = None
+    updated_at: int | None = None
+    agents: list[AgentState] = []
+    usage: Usage | None = None
+
+
+class Warning(Answer):
+    """level: bad or note; about: the part; fix: what to do."""
+
+    level: Literal["bad", "note"]
+    about: str
+    text: str
+    fix: str
+
+
+class Space(Answer):
+    """used: None before it was measured."""
+
+    free: int
+    total: int
+    used: int | None
+    budget: int
+    low: bool
+
+
+class Account(Answer):
+    provider: str
+    form: str
+    since: int | None
+    expires: int | None
+    gateway: str | None
+    problem: str | None
+
+
+class AgentKind(Answer):
+    """problem: why it does not work; None when it does."""
+
+    kind: str
+    title: str
+    problem: str | None
+
+
+class Accounts(Answer):
+    accounts: list[Account]
+    kinds: list[AgentKind]
+
+
+class Egress(Answer):
+    mode: str
+    allowed: int
+    blocked: int
+
+
+class Gc(Answer):
+    """removed, kept: what, why and how to get it back, for people."""
+
+    free_bytes: int
+    budget_bytes: int
+    used_bytes: int
+    classes: dict[str, int]
+    removed: list[dict[str, Any]]
+    kept: list[dict[str, Any]]
+
+
+class Image(Answer, rename=None):
+    """created: 0 where the engine does not say."""
+
+    reference: str
+    kind: str
+    size: int
+    created: int
+    current: bool
+    in_use: bool
+
+
+class Built(Answer):
+    reference: str
+    kind: str
+    size: int
+    seconds: float
+
+
+class Base(Answer):
+    reference: str
+    id: str
+    seconds: float
+
+
+class Removed(Answer):
+    removed: list[str]
+
+
+class Secrets(Answer):
+    where: str
+    sealed: int
+    others: int
+    problem: str | None
+
+
+class Setting(Answer):
+    name: str
+    value: str
+    source: str
+    env: str
+
+
+class Config(Answer):
+    file: str | None
+    settings: list[Setting]
+
+
+class ConfigProblems(Answer):
+    problems: list[str]
+
+
+class ConfigPath(Answer):
+    file: str
+    exists: bool
+
+
+class Drained(Answer):
+    """turns, commands: under way."""
+
+    draining: bool
+    turns: int
+    commands: int
+    stopping: bool = False
+
+
+class Version(Answer):
+    uaihost: str
+    python: str
+    system: str
+    machine: str
+    libraries: dict[str, str]
+
+
+class Record(Answer):
+    """One a line. time: RFC 3339."""
+
+    time: str
+    level: Literal["debug", "info", "warn", "error", "critical"]
+    logger: str
+    message: str
+    trace: str | None = None
+    task: str | None = None
+    command: str | None = None
+    fields: dict[str, Any] = {}
+
+
+class Use(Answer):
+    """One a line: docs/broker.md."""
+
+    at: int
+    user: str
+    task: str
+    what: Literal["git", "api", "sign"]
+    host: str
+    path: str
+    outcome: str
+
+
+class ServiceStep(Answer):
+    action: str
+    target: str
+    changed: bool
+
+
+class Service(Answer):
+    manager: str
+    kind: str
+    services: list[str]
+    dry_run: bool
+    changed: bool
+    steps: list[ServiceStep]
+    notes: list[str]
+
+
+class CheckResult(Answer):
+    """verdict: ok, warn, fail, skipped; fix: lines to type."""
+
+    name: str
+    title: str
+    verdict: Literal["ok", "warn", "fail", "skipped"]
+    text: str
+    fix: list[str]
+    seconds: float
+    facts: dict[str, Any]
+
+
+class Doctor(Answer):
+    schema: int
+    version: str
+    at: int
+    seconds: float
+    ok: bool
+    checks: list[CheckResult]
+
+
+class Saved(Answer):
+    """at: seconds since the epoch; path, notes: once it was restored."""
+
+    task: str
+    name: str
+    slug: str
+    project: str
+    branch: str
+    commit: str
+    wip: str | None
+    repository: str
+    note: str | None
+    extra: str | None
+    size: int
+    at: float
+    path: str | None = None
+    notes: list[str] = []
+
+
+class Connections(Answer):
+    """Each: user, form, login, host, problem (docs/github.md)."""
+
+    connections: list[dict[str, Any]]
+
+
+class Push(Answer):
+    """Each project: slug and pushed, and where, the pull request, or the error (docs/pull-requests.md)."""
+
+    projects: list[dict[str, Any]]
+
+
+class Status(Answer):
+    """outbox: messages that the bridge has not confirmed; counts: what `/metrics` is made of."""
+
+    version: str
+    host_id: str
+    started_at: int
+    now: int
+    data_folder: str
+    bridge: Bridge
+    engine: EngineState
+    image: ImageState
+    outbox: int
+    outbox_oldest: int | None
+    commands: int
+    tunnels: int
+    counts: dict[str, Any]
+    tasks: list[Task]
+    egress: Egress
+    disk: dict[str, int] | None
+    space: Space
+    agents: Accounts
+    github: list[dict[str, Any]]
+    reactor_lag: float
+    warnings: list[Warning]
+    page: str | None = None
+
+
+# The verb's words to what it prints; the records of `logs` and `audit` one a line.
+ANSWERS: dict[str, Any] = {
+    "status": Status,
+    "tasks": list[Task],
+    "task": Task,
+    "logs": Record,
+    "doctor": Doctor,
+    "audit": Use,
+    "version": Version,
+    "push": Push,
+    "restore": list[Saved],
+    "accounts": Accounts,
+    "github status": Connections,
+    "install": Service,
+    "uninstall": Service,
+    "start": Service,
+    "stop": Service,
+    "restart": Service,
+    "drain": Drained,
+    "config show": Config,
+    "config check": ConfigProblems,
+    "config path": ConfigPath,
+    "image ls": list[Image],
+    "image build": Built,
+    "image base": Base,
+    "image rm": Removed,
+    "gc": Gc,
+    "secrets status": Secrets,
+}
+
+
+def schemas() -> str:
+    """JSON Schema (2020-12) of every answer, and of what a failure prints, as `failed`."""
+    wanted = {**ANSWERS, "failed": Failed}
+    shown, definitions = msgspec.json.schema_components(list(wanted.values()), ref_template="#/$defs/{name}")
+    for definition in definitions.values():
+        # More may come: who reads this must not refuse it.
+        definition.pop("additionalProperties", None)
+    whole = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "What uaihost VERB --json prints",
+        "properties": dict(zip(wanted, shown, strict=True)),
+        "$defs": definitions,
+    }
+    return json.dumps(whole, indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(schemas())
