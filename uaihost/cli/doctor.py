@@ -25,7 +25,9 @@ from uaihost.doctor.checks import CHECKS
 from uaihost.doctor.model import Check, Report, Result, Verdict
 from uaihost.doctor.patient import Patient, running
 from uaihost.doctor.run import Examination, chosen
+from uaihost.errors import HostError
 from uaihost.paths import Folders
+from uaihost.services.given import read_variables
 
 # Threads: most checks wait for something else than this machine.
 THREADS = 16
@@ -73,12 +75,13 @@ def doctor(as_json: bool, only: tuple[str, ...], quick: bool, listed: bool, repo
             f"there is no check {error.args[0]!r}; `uaihost doctor --list` shows them"
         ) from None
     shown = Shown(Console(stderr=as_json, highlight=False), checks)
-    settings, problems = _settings()
+    environ = _environment()
+    settings, problems = config.survey({}, environ, home=Path.home(), root=os.geteuid() == 0)
 
     async def work(reactor: Any, _: Threads) -> tuple[Report, list[str]]:
         threads = Threads(reactor, "doctor", THREADS)
         try:
-            patient = await _patient(reactor, threads, settings, problems)
+            patient = await _patient(reactor, threads, environ, settings, problems)
             examination = Examination(patient, checks, began=shown.began, done=shown.done)
             with shown.live(silent=as_json):
                 found = await examination.run()
@@ -107,18 +110,32 @@ def _list(as_json: bool) -> None:
         click.echo(f"{check.name:<18}{check.title}")
 
 
-def _settings() -> tuple[config.Settings, list[str]]:
-    """What is legal of the settings, and what is wrong with the rest."""
-    return config.survey({}, os.environ, home=Path.home(), root=os.geteuid() == 0)
+def _environment() -> dict[str, str]:
+    """This process's, and where it says nothing what a service of this user is started with: the token that
+    `uaihost install` keeps in a file, and the variables beside it."""
+    environ = dict(os.environ)
+    root = os.geteuid() == 0
+    above = Path("/etc") if root else Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    folder = above / "uaihost"
+    try:
+        environ = {**read_variables(folder / "service.env"), **environ}
+        there = (folder / "host-token").is_file()
+    except (HostError, OSError, UnicodeDecodeError):
+        return environ  # Another user's; the checks say what is missing.
+    if there and not (environ.get("UAI_HOST_TOKEN") or environ.get("UAI_HOST_TOKEN_FILE")):
+        environ["UAI_HOST_TOKEN_FILE"] = str(folder / "host-token")
+    return environ
 
 
-async def _patient(reactor: Any, threads: Threads, settings: config.Settings, problems: list[str]) -> Patient:
+async def _patient(
+    reactor: Any, threads: Threads, environ: dict[str, str], settings: config.Settings, problems: list[str]
+) -> Patient:
     folders = Folders(settings.data_dir)
 
     def asked(method: str, path: str, body: Any) -> Any:
         return ask(folders.control_socket, method, path, body, ANSWER)
 
-    patient = Patient(reactor, threads, settings, tuple(problems), dict(os.environ), os.geteuid() == 0, asked)
+    patient = Patient(reactor, threads, settings, tuple(problems), environ, os.geteuid() == 0, asked)
     return attrs.evolve(patient, running=await threads.call(running, asked))
 
 

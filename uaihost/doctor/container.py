@@ -31,7 +31,7 @@ from uaihost.containers.images import owner
 from uaihost.containers.isolation import Isolation
 from uaihost.containers.readiness import Readiness
 from uaihost.containers.report import Report
-from uaihost.doctor.model import Finding, fail, ok, skipped, together, warn
+from uaihost.doctor.model import Finding, Verdict, fail, ok, skipped, together, warn
 from uaihost.doctor.patient import Patient, page
 from uaihost.egress.egress import Egress
 from uaihost.egress.policy import Policy
@@ -155,7 +155,10 @@ class _Trial:
         total = sum(self._took.values())
         steps = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self._took.items())
         facts = {"seconds": {name: round(took, 3) for name, took in self._took.items()}, "image": reference}
-        return together([ok(f"{total:.1f} s: {steps}, removed", **facts), *findings, *cleared])
+        found = together([ok(f"{total:.1f} s: {steps}, removed", **facts), *findings, *cleared])
+        if found.verdict is Verdict.WARN:
+            return attrs.evolve(found, text=f"it works, in {total:.1f} s; but {found.text}")
+        return found
 
     async def _findings(self, reference: str) -> list[Finding]:
         launch = await self._launch(reference)

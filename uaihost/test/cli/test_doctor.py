@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from unittest.mock import patch
 
 from click.testing import CliRunner
 from rich.console import Console
 from twisted.trial.unittest import SynchronousTestCase
 
-from uaihost.cli.doctor import Shown, doctor
+from uaihost.cli.doctor import Shown, _environment, doctor
 from uaihost.doctor.checks import CHECKS
 from uaihost.doctor.model import Check, Finding, Report, Result, fail, ok, skipped, warn
 from uaihost.doctor.patient import Patient
+from uaihost.test.support import short_folder
 
 
 async def look(_: Patient) -> Finding:
@@ -73,6 +75,24 @@ class ShownTests(SynchronousTestCase):
     def test_a_report_shows_what_is_in_it(self) -> None:
         self.shown.bundle(Path("r.tar.gz"), ["log.jsonl  5 lines"])
         self.assertEqual(self.out.getvalue(), "r.tar.gz:\n  log.jsonl  5 lines\n")
+
+
+class EnvironmentTests(SynchronousTestCase):
+    def test_what_the_service_of_this_user_is_started_with(self) -> None:
+        folder = short_folder(self) / "uaihost"
+        folder.mkdir()
+        given = {"XDG_CONFIG_HOME": str(folder.parent), "UAI_TASK_PIDS": "64"}
+        with patch.dict("os.environ", given, clear=True), patch("os.geteuid", return_value=1000):
+            self.assertEqual(_environment(), given)
+            (folder / "host-token").write_text("t\n")
+            (folder / "service.env").write_text('# so\nUAI_TASK_PIDS="128"\nUAI_TASK_CPUS="1"\n')
+            found = _environment()
+            self.assertEqual((found["UAI_TASK_PIDS"], found["UAI_TASK_CPUS"]), ("64", "1"))
+            self.assertEqual(found["UAI_HOST_TOKEN_FILE"], str(folder / "host-token"))
+            with patch.dict("os.environ", {"UAI_HOST_TOKEN": "mine"}):
+                self.assertNotIn("UAI_HOST_TOKEN_FILE", _environment())
+            (folder / "service.env").write_text('UAI_TASK_CPUS="1\n')
+            self.assertEqual(_environment(), given)
 
 
 class CommandTests(SynchronousTestCase):
