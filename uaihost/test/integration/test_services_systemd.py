@@ -12,8 +12,10 @@ from twisted.trial.unittest import TestCase
 
 from uaihost.services import description, systemd
 from uaihost.services.description import BRIDGE, HOST, Places
+from uaihost.test.documents import agrees, commands_of
+from uaihost.test.integration.documents_rig import by_page
 from uaihost.test.integration.engine import CHECKOUT
-from uaihost.test.integration.systemd_machine import SystemdMachine, machine
+from uaihost.test.integration.systemd_machine import Failed, SystemdMachine, machine
 
 BIN = Path(sys.prefix) / "bin"
 UAIHOST = str(BIN / "uaihost")
@@ -194,6 +196,30 @@ class SystemServiceTests(TestCase):
         )
         said(inside, "uninstall", env=person, user="alice")
         self.assertEqual(inside.status("test", "-e", "/home/alice/.config/systemd/user/uaihost.service"), 1)
+
+    async def test_every_command_on_a_machine_with_systemd(self) -> None:
+        inside = await self.booted()
+        self.assertEqual(await deferToThread(self.typed, inside), [])
+
+    def typed(self, inside: SystemdMachine) -> list[str]:
+        """What the documents show, typed by root where the service is installed; what was wrong."""
+        wrong = []
+        for _, found in by_page(commands_of("systemd")):
+            install(inside, "--bridge")
+            for command in found:
+                script = f"mkdir -p /tmp/reader && cd /tmp/reader && PATH={BIN}:$PATH\n{command.text}"
+                try:
+                    printed = inside.shell(script, status=command.status)
+                except Failed as failure:
+                    wrong.append(f"{command}\n{failure}")
+                    continue
+                if command.shown and not agrees(command.shown, printed):
+                    wrong.append(f"{command}\n{printed}")
+            # Pages do not find what another one left.
+            inside.shell("rm -rf /tmp/reader")
+            inside.run(UAIHOST, "uninstall", status=None)
+            inside.shell("rm -rf /etc/uaihost /var/lib/uaihost")
+        return wrong
 
     async def test_rights_of_the_service_go_to_no_program_that_does_not_need_them(self) -> None:
         inside = await self.booted()
