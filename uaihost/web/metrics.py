@@ -26,7 +26,7 @@ TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _KINDS = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily, "histogram": HistogramMetricFamily}
 _LINK = ("connected", "connecting", "waiting", "stopped", "fatal")
 # Pools of threads that a host has (app, rooms), whether they were used or not.
-_POOLS = ("database", "disk", "engine", "exports", "files", "images", "proofs", "requests")
+_POOLS = ("database", "disk", "engine", "exports", "files", "images", "proofs", "requests", "status")
 
 
 @attrs.frozen
