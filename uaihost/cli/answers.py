@@ -118,6 +118,23 @@ class Task(Answer):
     usage: Usage | None = None
 
 
+class Stopped(Answer):
+    """restore: what to type to get the work back."""
+
+    status: str
+    saved: list[dict[str, Any]]
+    restore: str | None
+
+
+class Exported(Answer):
+    """live: of a task that is there, not of one that is gone; notes: by folder of the archive."""
+
+    file: str
+    bytes: int
+    live: bool
+    notes: dict[str, list[str]]
+
+
 class Warning(Answer):
     """level: bad or note; about: the part; fix: what to do."""
 
@@ -373,7 +390,9 @@ class Status(Answer):
 ANSWERS: dict[str, Any] = {
     "status": Status,
     "tasks": list[Task],
-    "task": Task,
+    "task show": Task,
+    "task stop": Stopped,
+    "task export": Exported,
     "logs": Record,
     "doctor": Doctor,
     "audit": Use,

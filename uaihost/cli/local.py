@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Coroutine
-from http.client import HTTPConnection
+from http.client import HTTPConnection, IncompleteRead
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
@@ -156,6 +156,32 @@ def download(path: str, target: BinaryIO, moved: Callable[[int], object] = lambd
     except (ConnectionError, FileNotFoundError):
         raise HostError(ErrorCode.UNAVAILABLE, "the host does not answer any more; try again") from None
     finally:
+        connection.close()
+
+
+def fetch(path: str, target: Path) -> None:
+    """Save what the daemon has at this path as a new file, readable by its owner alone; nothing half stays.
+
+    Raises:
+        HostError: the daemon has it not, or is gone. FileExistsError.
+    """
+    partial = target.with_name(f"{target.name}.partial")
+    connection = _UnixConnection(Folders(settings().data_dir).control_socket, 300.0)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        if answer.status != 200:
+            error = json.loads(answer.read())["error"]
+            raise HostError(ErrorCode(error["code"]), error["message"])
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            while piece := answer.read(1 << 20):
+                file.write(piece)
+        # Not replaced: what is there may be somebody's only copy.
+        os.link(partial, target)
+    except (ConnectionError, IncompleteRead) as error:
+        raise HostError(ErrorCode.UNAVAILABLE, f"the host went away meanwhile: {error}; try again") from None
+    finally:
+        partial.unlink(missing_ok=True)
         connection.close()
 
 

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import click
+from rich.console import Console
 
 from uaihost.cli.lines import line, story
-from uaihost.cli.local import ask, settings
+from uaihost.cli.local import ask, fetch, settings, verb
 from uaihost.errors import ErrorCode, HostError
 from uaihost.paths import Folders
 
+_json = click.option("--json", "as_json", is_flag=True, help="The daemon's answer as it is.")
+
+# Seconds without a word of the daemon: saving and packing large work copies takes minutes.
+PATIENCE = 1800.0
+
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="The daemon's answer as it is.")
+@_json
 def tasks(as_json: bool) -> None:
     """List the tasks of this machine and what each waits for."""
     found = _ask("/api/status")["tasks"]
@@ -29,13 +36,73 @@ def tasks(as_json: bool) -> None:
         click.echo(line(task, time.time()))
 
 
-@click.command()
+class _Task(click.Group):
+    """`uaihost task ID` is `uaihost task show ID`: what people type most is the shortest."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["show", *args]
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Task)
+def task() -> None:
+    """Show, stop or export one task; also when no bridge is there. `uaihost task ID` shows it."""
+
+
+@task.command()
 @click.argument("task_id", metavar="ID")
-@click.option("--json", "as_json", is_flag=True, help="The daemon's answer as it is.")
-def task(task_id: str, as_json: bool) -> None:
+@_json
+def show(task_id: str, as_json: bool) -> None:
     """Show one task: its state, its steps with their times, what failed, what its container can reach."""
     found = _ask(f"/api/tasks/{quote(task_id, safe='')}")
     click.echo(json.dumps(found, indent=2) if as_json else story(found, time.time()))
+
+
+@task.command()
+@click.argument("task_id", metavar="ID")
+@_json
+def stop(task_id: str, as_json: bool) -> None:
+    """Stop a task after its work was saved, and remove its container and work copies.
+
+    The bridge hears of it when it is reached again.
+    """
+    with Console(stderr=True).status(f"saving the work of {task_id}"):
+        found = verb("task.stop", {"taskId": task_id}, patience=PATIENCE)
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    click.echo(f"{task_id} is {found['status']}")
+    if found["restore"]:
+        click.echo(f"its work was saved; to get it back: {found['restore']}")
+
+
+@task.command()
+@click.argument("task_id", metavar="ID")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
+@_json
+def export(task_id: str, file: Path | None, as_json: bool) -> None:
+    """Write a task's work into FILE, a .tar.gz: branches, stashes, uncommitted and ignored files.
+
+    A task that runs goes on; of one that is gone, what was kept is exported. Without FILE the archive is
+    named after the task, in this folder. A file that exists is not overwritten.
+    """
+    if file is not None and file.exists():
+        raise HostError(ErrorCode.CONFLICT, f"{file} exists; name another file")
+    with Console(stderr=True).status(f"packing the work of {task_id}"):
+        found = verb("task.export", {"taskId": task_id}, patience=PATIENCE)
+    target = file or Path(found["file"])
+    fetch(found["download"], target)
+    answer = {"file": str(target), "bytes": found["bytes"], "live": found["live"], "notes": found["notes"]}
+    if as_json:
+        click.echo(json.dumps(answer))
+        return
+    click.echo(f"{target}: {found['bytes']:,} bytes" + ("" if found["live"] else ", as it was kept"))
+    for folder, lines in sorted(found["notes"].items()):
+        for each in lines:
+            click.echo(f"  {folder}: {each}")
 
 
 def _ask(path: str) -> Any:

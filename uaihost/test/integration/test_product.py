@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -112,13 +113,20 @@ class ProductTests(ProductCase):
         (file,) = diff["projects"][0]["files"]
         self.assertEqual((file["path"], file["status"]), ("index.html", "modified"))
         self.assertIn(f"+<h1>{demo.AFTER}</h1>", file["hunks"])
-        await deferToThread(self.check_answers, f"task {task_id}")
+        await deferToThread(
+            self.check_answers, f"task show {task_id}", f"task export {task_id} {self.folder}/work.tar.gz"
+        )
         answer = await deferToThread(bridge.call, "POST", f"/api/tasks/{task_id}/down", {}, 120)
         self.assertEqual(answer["status"], "stopped")
         (saved,) = answer["saved"]
         self.check_kept(saved)
         await self.check_nothing_left(task_id)
         await deferToThread(self.check_answers)
+
+    def exported(self) -> list[str]:
+        """The names in the archive that was made."""
+        with tarfile.open(self.folder / "work.tar.gz") as archive:
+            return archive.getnames()
 
     def check_answers(self, *more: str) -> None:
         """What `--json` prints of each verb that only looks is what docs/cli-schema.json says."""
