@@ -243,7 +243,10 @@ def look_at_log(path: Path, now: float) -> Finding:
         f"{text}{f' ({count} times)' if count > 1 else ''}" for text, count in most.most_common(3)
     )
     return warn(
-        f"{len(bad)} errors in the last hour: {told}", "uaihost logs --level error --since 1h", errors=len(bad), lines=len(records)
+        f"{len(bad)} errors in the last hour: {told}",
+        "uaihost logs --level error --since 1h",
+        errors=len(bad),
+        lines=len(records),
     )
 
 

@@ -183,6 +183,21 @@ class LoadTests(TestCase):
         error = self.assertRaises(SettingError, self.load, {"UAI_CONFIG": str(path)})
         self.assertIn("ui_port", error.message)
 
+    def test_a_survey_says_all_that_is_wrong_and_keeps_what_is_right(self) -> None:
+        path = Path(self.mktemp())
+        path.write_text('colour = "red"\nshape = "round"\nui_port = 6000\n', encoding="utf-8")
+        environ = {"UAI_CONFIG": str(path), "UAI_TASK_CPUS": "many", "UAI_TASK_PIDS": "64"}
+        found, problems = config.survey({}, environ, home=Path("/home/owner"), root=False)
+        self.assertEqual([problem.partition(";")[0] for problem in problems], [
+            f"{path}: unknown key 'colour'",
+            f"{path}: unknown key 'shape'",
+            "UAI_TASK_CPUS: 'many' is not legal",
+        ])  # fmt: skip
+        self.assertEqual((found.ui_port, found.task_pids, found.task_cpus), (6000, 64, 2.0))
+        with self.assertRaises(SettingError) as caught:
+            self.load(environ)
+        self.assertEqual(caught.exception.message, problems[0])
+
     def test_a_file_that_is_not_toml_is_named(self) -> None:
         path = short_folder(self) / "uaihost.toml"
         path.write_text("= what\n")

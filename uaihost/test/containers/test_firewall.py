@@ -315,6 +315,19 @@ class FirewallTests(TestCase):
             self.assertEqual((state.applied, bool(state.why)), (applied, bool(words)))
             self.assertIn(words, state.why)
 
+    def test_a_look_changes_nothing(self) -> None:
+        tables = Tables("DOCKER-USER")
+        seen = self.successResultOf(self.made(tables).seen())
+        self.assertEqual((seen, tables.ran), (FirewallState(False), ["iptables-save"]))
+        self.applied(tables)
+        tables.ran.clear()
+        self.assertEqual(self.successResultOf(self.made(tables).seen()), FirewallState(True))
+        self.assertEqual(tables.ran, ["iptables-save"])
+        tables.fail["iptables-save"] = "Permission denied"
+        self.assertIn("run it as root", self.successResultOf(self.made(tables).seen()).why)
+        far = self.successResultOf(self.made(tables, "tcp://10.0.0.1:2375").seen())
+        self.assertIn("another machine", far.why)
+
     def test_it_looks_after_the_rules_until_it_is_released(self) -> None:
         tables = Tables("DOCKER-USER")
         made = self.made(tables)
