@@ -134,8 +134,11 @@ class LifeTests(TestCase):
             "the host is connected",
         )
         self.assertEqual(status["hostId"], machine.shell("cat /var/lib/uaihost/host-id").strip())
-        page = machine.shell("curl -sS -i http://127.0.0.1:5876/healthz")
-        self.assertRegex(page, r"^HTTP/1\.1 200 ")
+        self.assertRegex(machine.shell("curl -sS -i http://127.0.0.1:5876/healthz"), r"^HTTP/1\.1 200 ")
+        page = machine.shell(
+            f"curl -sS -L -b /run/cookies -c /run/cookies -w '%{{http_code}}' '{status['page']}'"
+        )
+        self.assertRegex(page, r"(?s)<!doctype html>.*<title>.*200\Z")
         self.assertEqual(machine.shell("find /var/lib/uaihost ! -user uaihost").strip(), "")
         # Nothing of the package was written since: neither byte code nor lists of plugins.
         self.assertEqual(machine.shell("dpkg --verify uaihost").strip(), "")
@@ -273,7 +276,7 @@ class BareTests(TestCase):
         machine.shell("apt-get install -y --no-install-recommends /exchange.deb")
         self.assertEqual(machine.shell("pgrep -u uaihost || true").strip(), "")
         self.assertIn("uaihost", machine.run("uaihost", "--version"))
-        self.assertIn("no host is running", machine.run("uaihost", "status", status=1))
+        self.assertIn("no host is running", machine.run("uaihost", "status", status=3))
         machine.shell("apt-get purge -y uaihost")
         self.assertEqual(
             machine.shell("ls -d /var/lib/uaihost /etc/uaihost /opt/uaihost 2>/dev/null || true"), ""
