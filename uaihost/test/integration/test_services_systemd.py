@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -148,23 +149,35 @@ class SystemServiceTests(TestCase):
         )
         self.assertIn(why, inside.journal("uaihost.service"))
 
-    async def test_a_blocked_reactor_says_where_and_is_ended(self) -> None:
+    async def test_what_a_process_says_of_itself_counts(self) -> None:
         inside = await self.booted()
-        await deferToThread(self.blocked, inside)
+        await deferToThread(self.patience, inside)
 
-    def blocked(self, inside: SystemdMachine) -> None:
-        inside.put("/opt/blocked.py", BLOCKED.encode())
+    def patience(self, inside: SystemdMachine) -> None:
+        """A start and a stop that take longer than allowed, and go on; then a blocked event loop."""
+        inside.put("/opt/slow.py", SLOW.encode())
         inside.shell("useradd --system uaihost; mkdir -p /etc/uaihost")
-        places = Places("system", Path("/etc/uaihost"), Path("/var/lib/uaihost"), "uaihost", binds_reads())
+        places = Places("system", Path("/etc/uaihost"), Path("/var/lib/uaihost"), "uaihost", read())
         unit = systemd.text(description.bridge(places, BIN))
-        command = f"ExecStart={sys.executable} /opt/blocked.py"
+        command = f"ExecStart={sys.executable} /opt/slow.py"
         lines = [command if line.startswith("ExecStart=") else line for line in unit.splitlines()]
-        inside.put("/etc/systemd/system/blocked.service", "\n".join(lines).encode())
-        drop_in(inside, "blocked", "WatchdogSec=2\nTimeoutAbortSec=1\nRestartSec=0.2")
-        inside.run("systemctl", "start", "blocked")
-        inside.until(lambda: inside.shown("blocked.service")["NRestarts"] == "1", "it is ended", 20)
-        journal = inside.journal("blocked.service")
-        self.assertIn("killing process", journal.lower())
+        inside.put("/etc/systemd/system/slow.service", "\n".join(lines).encode())
+        limits = "TimeoutStartSec=3\nTimeoutStopSec=1\nWatchdogSec=2\nTimeoutAbortSec=1\nRestartSec=0.2"
+        drop_in(inside, "slow", limits)
+        inside.run("systemctl", "start", "slow")
+        shown = inside.shown("slow.service")
+        took = int(shown["ActiveEnterTimestampMonotonic"]) - int(shown["InactiveExitTimestampMonotonic"])
+        self.assertGreater(took, 4_000_000)
+        began = time.monotonic()
+        inside.run("systemctl", "stop", "slow")
+        self.assertGreater(time.monotonic() - began, 2)
+        self.assertIn("slow.service: Deactivated successfully", inside.journal("slow.service"))
+
+        drop_in(inside, "slow", f"{limits}\nEnvironment=BLOCK=yes")
+        inside.run("systemctl", "start", "slow")
+        inside.until(lambda: inside.shown("slow.service")["NRestarts"] == "1", "it is ended", 20)
+        journal = inside.journal("slow.service")
+        self.assertIn("Watchdog timeout", journal)
         # Its last word: in which line of which function.
         self.assertIn("Fatal Python error: Aborted", journal)
         self.assertIn("in a_long_computation", journal)
@@ -254,23 +267,37 @@ socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"READY=1", os.environ["
 time.sleep(600)
 """
 
-# A service that is well for a moment, and then does nothing but compute.
-BLOCKED = """
+# A service that takes its time to start and to stop, or, once it is well, does nothing but compute.
+SLOW = """
 import os
 import time
 from twisted.internet import reactor
-from uaihost.supervision import Supervised, supervised
+from twisted.internet.task import deferLater
+from uaihost.exits import Exits
+from uaihost.supervision import supervised
+
+BLOCK = "BLOCK" in os.environ
 
 class Inner:
-    def startService(self): pass
-    async def started(self): pass
-    async def summary(self): return "well"
+    def startService(self):
+        pass
+    async def started(self):
+        if not BLOCK:
+            await deferLater(reactor, 4)
+    def stopService(self):
+        return deferLater(reactor, 2)
+    async def summary(self):
+        return "well"
 
 def a_long_computation():
     time.sleep(60)
 
-supervised(reactor, Inner(), os.environ).startService()
-reactor.callLater(0.5, a_long_computation)
+service = supervised(reactor, Inner(), os.environ)
+service.startService()
+Exits(reactor).watch_signals()
+reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+if BLOCK:
+    reactor.callLater(0.5, a_long_computation)
 reactor.run()
 """
 
@@ -292,7 +319,8 @@ react(lambda reactor: ensureDeferred(main(reactor)))
 """
 
 
-def binds_reads() -> tuple[Path, ...]:
+def read() -> tuple[Path, ...]:
+    """What a service must see so that this Python runs."""
     return tuple({CHECKOUT, Path(sys.prefix), Path(sys.base_prefix)})
 
 
