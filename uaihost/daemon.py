@@ -77,7 +77,8 @@ class Daemon:
                 "url": self._settings.cloud_url,
                 "state": state.name,
                 "reason": state.reason,
-                "since": state.since,
+                # Over all attempts, as the owner counts.
+                "since": state.since if self._link.apart is None else self._link.apart,
                 "retryAt": state.retry_at,
             },
             "engine": {"answers": rooms.engine_answers, "address": engine_address(self._settings)},

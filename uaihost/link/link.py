@@ -114,6 +114,8 @@ class Link(Service):
         )
         self.session: Session | None = None
         self.state = LinkState("stopped", clock.seconds())
+        # Since when no bridge is reached, over all attempts; None while one is.
+        self.apart: float | None = clock.seconds()
         # Since the start: connections, attempts that failed, and ends by close code (RFC 6455, section 7.4).
         self.connects = 0
         self.failures = 0
@@ -153,7 +155,12 @@ class Link(Service):
             self.session.advertise()
 
     def _enter(self, name: StateName, retry_at: float | None = None) -> None:
-        self.state = LinkState(name, self._clock.seconds(), self._reason, retry_at)
+        now = self._clock.seconds()
+        self.state = LinkState(name, now, self._reason, retry_at)
+        if name == "connected":
+            self.apart = None
+        elif self.apart is None:
+            self.apart = now
         self._tell(self._hooks.changed, self.state)
 
     def _end(self) -> Deferred[None]:

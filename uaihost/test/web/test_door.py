@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from uaihost.test.support import short_folder
@@ -53,6 +54,21 @@ class DoorTests(SynchronousTestCase):
         self.assertTrue(name.startswith("uaihost-5876="))
         self.assertLessEqual({"HttpOnly", "SameSite=Strict", "Path=/"}, set(attributes))
         self.assertEqual(self.ask("GET", "/api/status", self.opened()).json, {"tasks": []})
+
+    def test_the_token_is_not_logged(self) -> None:
+        events: list[object] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        self.ask("GET", f"/?token={TOKEN}")
+        self.ask("GET", f"/nothing?token={TOKEN}")
+        self.ask(
+            "POST",
+            "/api/verbs/break",
+            {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"},
+        )
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertGreaterEqual(len(events), 1)
+        self.assertNotIn(TOKEN, str(events))
 
     def test_a_wrong_token_gives_a_page_without_anything(self) -> None:
         for token in ("", "x", TOKEN[:-1], TOKEN + "x", "%ff"):

@@ -62,7 +62,7 @@ export function cards(status) {
     state(LINK[bridge.state]),
     bridge.reason && bridge.state !== "connected" ? make("p.why", null, sentence(bridge.reason)) : null,
     bridge.retryAt && bridge.state === "waiting" ? make("p.retry", { "data-retry": bridge.retryAt }) : null,
-    make("dl", null, fact("Address", bridge.url), fact("Waits to be sent", plural(status.outbox, "message")),
+    make("dl", null, fact("Address", bridge.url), make("div", { "data-since": bridge.since }, make("dt", null, "For"), make("dd")), fact("Waits to be sent", plural(status.outbox, "message")),
       fact("Tunnels", String(status.tunnels))),
   ]);
   const { image } = status;
@@ -84,6 +84,7 @@ export function cards(status) {
 }
 
 export function countDown(now) {
+  for (const place of document.querySelectorAll("[data-since] dd")) word(place, span(now / 1000 - Number(place.parentNode.dataset.since)));
   for (const place of document.querySelectorAll("[data-retry]")) {
     const left = Number(place.dataset.retry) - now / 1000;
     word(place, left > 0.5 ? `Next try in ${span(left)}` : "Trying now");
