@@ -103,6 +103,22 @@ class NameTests(SynchronousTestCase):
                     found = command.get_command(context, more[0])
                     self.assertIsNotNone(found, f"{path.relative_to(TOP)}: uaihost {verb} {more[0]}")
 
+    def test_every_metric_that_is_named_exists(self) -> None:
+        code = "\n".join(
+            text_of(path) for path in (TOP / "uaihost").rglob("*.py") if "test" not in path.parts
+        )
+        for path in pages():
+            for name in set(re.findall(r"\buaihost_[a-z]\w*[a-z]\b", code_of(path))):
+                family = re.sub(r"_(total|bucket|sum|count|created|info)$", "", name)
+                self.assertIn(family.removeprefix("uaihost_"), code, f"{path.relative_to(TOP)}: {name}")
+
+    def test_every_file_that_is_named_exists(self) -> None:
+        for path in pages():
+            for name in re.findall(
+                r"`((?:uaihost|docs|scripts|images|debian|dashboards)/[\w./-]+)`", prose(path)
+            ):
+                self.assertTrue((TOP / name).exists(), f"{path.relative_to(TOP)}: {name}")
+
     def test_every_test_that_is_named_exists(self) -> None:
         for name in re.findall(r"`(test_\w+)`", text_of(DOCS / "reliability.md")):
             self.assertTrue((TOP / "uaihost" / "test" / "integration" / f"{name}.py").exists(), name)
