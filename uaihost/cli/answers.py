@@ -347,6 +347,49 @@ class Saved(Answer):
     notes: list[str] = []
 
 
+class Rotated(Answer):
+    where: str
+    sealed: int
+
+
+class Forgotten(Answer):
+    forgotten: int
+
+
+class Exposed(Answer):
+    task: str
+    ports: dict[str, int]
+
+
+class Unexposed(Answer):
+    task: str
+
+
+class SignedIn(Answer):
+    provider: str
+    form: str
+
+
+class SignedOut(Answer):
+    provider: str
+
+
+class SshKey(Answer):
+    """public_key, fingerprint: None when the user has none."""
+
+    public_key: str | None
+    fingerprint: str | None
+    user: str | None = None
+
+
+class User(Answer):
+    """login, said: where the verb has them."""
+
+    user: str
+    login: str | None = None
+    said: str | None = None
+
+
 class Connections(Answer):
     """Each: user, form, login, host, problem (docs/github.md)."""
 
@@ -400,7 +443,17 @@ ANSWERS: dict[str, Any] = {
     "push": Push,
     "restore": list[Saved],
     "accounts": Accounts,
+    "login": SignedIn,
+    "logout": SignedOut,
+    "github login": User,
+    "github logout": User,
+    "github retry": User,
     "github status": Connections,
+    "ssh-key show": SshKey,
+    "ssh-key ensure": SshKey,
+    "ssh-key delete": User,
+    "expose": Exposed,
+    "unexpose": Unexposed,
     "install": Service,
     "uninstall": Service,
     "start": Service,
@@ -416,6 +469,8 @@ ANSWERS: dict[str, Any] = {
     "image rm": Removed,
     "gc": Gc,
     "secrets status": Secrets,
+    "secrets rotate": Rotated,
+    "secrets forget": Forgotten,
 }
 
 

@@ -14,6 +14,7 @@ import click
 from uaihost.bridge.new_task import OWNER
 from uaihost.cli.lines import day
 from uaihost.cli.local import one_line, verb
+from uaihost.cli.said import Said, says
 
 _user = click.option(
     "--user", default=OWNER, show_default=True, help="Whose connection: the id that the bridge knows them by."
@@ -32,7 +33,8 @@ def github() -> None:
     type=click.File("rb"),
     help="Read the token from this file, or from standard input with `-`.",
 )
-def login(user: str, token_file: BinaryIO | None) -> None:
+@says
+def login(user: str, token_file: BinaryIO | None) -> Said:
     """Connect with a personal access token; it is asked for without being shown.
 
     Make one at GitHub under Settings, Developer settings: a fine-grained token for the repositories that
@@ -42,7 +44,7 @@ def login(user: str, token_file: BinaryIO | None) -> None:
     verb("github.status", {})
     token = one_line(token_file) if token_file else click.prompt("GitHub token", hide_input=True).strip()
     answer = verb("github.connect", {"user": user, "token": token}, patience=60.0)
-    click.echo(f"{user} is connected to GitHub as {answer['login']}")
+    return {"user": user, "login": answer["login"]}, f"{user} is connected to GitHub as {answer['login']}"
 
 
 @github.command()
@@ -61,17 +63,23 @@ def status(as_json: bool) -> None:
 
 @github.command()
 @_user
-def logout(user: str) -> None:
+@says
+def logout(user: str) -> Said:
     """Forget a connection; tasks cannot reach GitHub with it from now on."""
     verb("github.clear", {"user": user})
-    click.echo(f"{user} is not connected on this host now; to end the token itself, revoke it at GitHub")
+    return (
+        {"user": user},
+        f"{user} is not connected on this host now; to end the token itself, revoke it at GitHub",
+    )
 
 
 @github.command()
 @_user
-def retry(user: str) -> None:
+@says
+def retry(user: str) -> Said:
     """Try a connection that failed again, at once."""
-    click.echo(verb("github.retry", {"user": user}, patience=60.0)["said"])
+    said = verb("github.retry", {"user": user}, patience=60.0)["said"]
+    return {"user": user, "said": said}, said
 
 
 def _connection(row: dict[str, Any], now: float) -> str:

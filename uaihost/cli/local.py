@@ -20,6 +20,7 @@ import click
 
 from uaihost import config
 from uaihost.cli.lines import line
+from uaihost.cli.said import Said, says
 from uaihost.errors import ErrorCode, HostError
 from uaihost.offline import OfflineExposures
 from uaihost.paths import Folders
@@ -64,7 +65,8 @@ def status(as_json: bool) -> None:
 @click.command()
 @click.option("--task", "task_id", required=True, help="The name of the task: letters, digits, - and _.")
 @click.argument("ports", nargs=-1, required=True, metavar="NAME=PORT...")
-def expose(task_id: str, ports: tuple[str, ...]) -> None:
+@says
+def expose(task_id: str, ports: tuple[str, ...]) -> Said:
     """Make ports served on this machine previews of a task without a container.
 
     The name `editor` is reached as the task's editor, every other name as a preview.
@@ -76,18 +78,19 @@ def expose(task_id: str, ports: tuple[str, ...]) -> None:
     path = f"/api/exposed/{quote(task_id, safe='')}"
     if ask(folders.control_socket, "PUT", path, {"ports": wanted}) is None:
         run_now(OfflineExposures(folders, _WallClock()).expose(task_id, wanted))
-    for name, port in wanted.items():
-        click.echo(f"{task_id}: {name} -> 127.0.0.1:{port}")
+    lines = [f"{task_id}: {name} -> 127.0.0.1:{port}" for name, port in wanted.items()]
+    return {"task": task_id, "ports": wanted}, "\n".join(lines)
 
 
 @click.command()
 @click.argument("task_id", metavar="ID")
-def unexpose(task_id: str) -> None:
+@says
+def unexpose(task_id: str) -> Said:
     """Take back what `expose` made of a task."""
     folders = Folders(settings().data_dir)
     if ask(folders.control_socket, "DELETE", f"/api/exposed/{quote(task_id, safe='')}") is None:
         run_now(OfflineExposures(folders, _WallClock()).unexpose(task_id))
-    click.echo(f"{task_id}: not exposed any more")
+    return {"task": task_id}, f"{task_id}: not exposed any more"
 
 
 def ask(control: Path, method: str, path: str, body: Any = None, patience: float = 30.0) -> Any:

@@ -16,6 +16,7 @@ import click
 from uaihost.cli import interactive
 from uaihost.cli.lines import day
 from uaihost.cli.local import daemon, one_line
+from uaihost.cli.said import Said, says
 
 PROVIDERS = ("claude", "codex")
 
@@ -32,13 +33,14 @@ _provider = click.argument("provider", type=click.Choice(PROVIDERS))
 @click.option("--api-key", is_flag=True, help="Ask for an API key, without showing it.")
 @click.option("--token", is_flag=True, help="Ask for a long-lived token, as `claude setup-token` prints.")
 @click.option("--token-file", type=click.File("rb"), help="Sign in with the long-lived token in this file.")
+@says
 def login(
     provider: str,
     api_key_file: BinaryIO | None,
     api_key: bool,
     token: bool,
     token_file: BinaryIO | None,
-) -> None:
+) -> Said:
     """Sign in to Claude or Codex, for the agents of this host.
 
     Without an option the program's own sign-in runs, in a container of its own: open the page that it names.
@@ -61,16 +63,19 @@ def login(
     else:
         form, secrets = interactive.sign_in(provider)
     daemon("PUT", f"/api/accounts/{quote(provider)}", {"form": form, "secrets": secrets})
-    click.echo(f"signed in to {provider} by {form}; its agents can be used now")
+    answer = {"provider": provider, "form": form}
+    return answer, f"signed in to {provider} by {form}; its agents can be used now"
 
 
 @click.command()
 @_provider
-def logout(provider: str) -> None:
+@says
+def logout(provider: str) -> Said:
     """Forget how this host is signed in; agents that run with it keep what they were given until they end."""
     daemon("DELETE", f"/api/accounts/{quote(provider)}")
-    click.echo(
-        f"signed out of {provider} on this host; to end the key or login itself, revoke it at its vendor"
+    return (
+        {"provider": provider},
+        f"signed out of {provider} on this host; to end the key or login itself, revoke it at its vendor",
     )
 
 

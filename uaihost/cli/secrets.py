@@ -14,6 +14,7 @@ import click
 
 from uaihost.blocking import Inline
 from uaihost.cli.local import ask, run_now, settings
+from uaihost.cli.said import Said, says
 from uaihost.credentials.key_sources import source
 from uaihost.credentials.keys import Keys, key_verbs
 from uaihost.offline import with_database
@@ -46,21 +47,24 @@ def status(as_json: bool) -> None:
 
 
 @secrets.command()
-def rotate() -> None:
+@says
+def rotate() -> Said:
     """Make a new key and seal every stored secret with it; the one before is gone then.
 
     Keep a copy of the new key beside your backups: without it, nothing that is stored opens.
     """
     answer = _do("secrets.rotate")
-    click.echo(f"a new key seals {answer['sealed']} stored secrets; it lies in {answer['where']}")
+    return answer, f"a new key seals {answer['sealed']} stored secrets; it lies in {answer['where']}"
 
 
 @secrets.command()
 @click.confirmation_option(prompt="Delete the stored secrets that cannot be opened any more?")
-def forget() -> None:
+@says
+def forget() -> Said:
     """Give up the stored secrets that the key does not open, when their own key is lost for good."""
     answer = _do("secrets.forget")
-    click.echo(f"{answer['forgotten']} stored secrets are forgotten; start the host again and sign in anew")
+    said = f"{answer['forgotten']} stored secrets are forgotten; start the host again and sign in anew"
+    return answer, said
 
 
 def _do(name: str) -> dict[str, Any]:
