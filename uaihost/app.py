@@ -165,7 +165,8 @@ class Host(StagedService):
 
     def _services(self) -> dict[str, int]:
         """Ports of this machine's own that no task may reach, by name."""
-        return {"bridge": self._settings.bridge_port, "local status": self._settings.ui_port}
+        page = self._listeners.port if self._listeners is not None else None
+        return {"bridge": self._settings.bridge_port, "local page": page or self._settings.ui_port}
 
     def _make_link(self, agents: AgentRegistry, journal: EventJournal) -> Link:
         settings = self._settings
@@ -262,7 +263,7 @@ class Host(StagedService):
         try:
             listeners.startService()
         except Exception:
-            log.failure("the local status pages could not be started; the host goes on without them")
+            log.failure("the local page could not be started; the host goes on without it")
             return
         self._listeners = listeners
         self.undo.append(listeners.stopService)

@@ -92,8 +92,13 @@ class Exports:
         self._ready: dict[str, tuple[Archive, Any]] = {}
 
     async def sweep(self) -> None:
-        """Remove what an earlier daemon left."""
-        await self._blocking.call(self._trash.remove, self._folder)
+        """Remove what an earlier daemon left; what cannot be removed is no reason not to start."""
+        try:
+            await self._blocking.call(self._trash.remove, self._folder)
+        except OSError as error:
+            log.warn(
+                "exports of an earlier start stay in {folder}: {why}", folder=self._folder, why=str(error)
+            )
 
     def stop(self) -> None:
         """Nobody fetches anything any more; the next `sweep` removes it."""

@@ -120,5 +120,13 @@ class ExportTests(SynchronousTestCase):
         self.run_now(self.exports.sweep())
         self.assertFalse(self.folder.exists())
 
+    def test_what_cannot_be_removed_does_not_keep_the_host_from_starting(self) -> None:
+        self.make()
+        self.exports.stop()
+        (self.root / ".trash").rmdir()
+        (self.root / ".trash").write_text("in the way")
+        self.run_now(self.exports.sweep())
+        self.assertTrue(self.folder.exists())
+
     def later(self) -> Any:
         return Deferred.fromCoroutine(self.exports.make("t1", (SHOP,)))

@@ -1,6 +1,6 @@
 // The local page: looks at the host every other second while somebody sees it.
 
-import { at, word } from "/static/dom.js";
+import { at, sentence, word } from "/static/dom.js";
 import { Locked, look } from "/static/api.js";
 import { cards, countDown, health } from "/static/cards.js";
 import { again, knownTasks, startLog } from "/static/log.js";
@@ -37,7 +37,8 @@ async function see() {
       word(at("pulse"), "");
       return;
     }
-    word(at("pulse"), "The host does not answer; what is shown is old. Is it running?");
+    const silent = error instanceof TypeError;
+    word(at("pulse"), silent ? "The host does not answer; what is shown is old. Is it running?" : sentence(error.message));
     document.body.classList.add("away");
   }
   timer = setTimeout(see, document.hidden ? UNSEEN : SEEN);
