@@ -22,9 +22,11 @@ from twisted.trial.unittest import TestCase
 from uaihost.blocking import Threads
 from uaihost.containers.base import LOCAL, BaseImages
 from uaihost.containers.images import Images
+from uaihost.test.documents import agrees, commands_of
+from uaihost.test.integration.documents_rig import by_page
 from uaihost.test.integration.engine import CHECKOUT, ENGINE_FOLDER, docker_host
 from uaihost.test.integration.packages import NEWER, built
-from uaihost.test.integration.systemd_machine import SystemdMachine, machine
+from uaihost.test.integration.systemd_machine import Failed, SystemdMachine, machine
 from uaihost.test.support import short_folder
 
 # Where the machine finds packages and the task image.
@@ -259,6 +261,18 @@ class LifeTests(TestCase):
         ).splitlines()
 
 
+class DocumentsTests(TestCase):
+    """What the documents show for Debian, typed by root beside the package."""
+
+    timeout = 900
+
+    async def test_every_command_on_debian(self) -> None:
+        packages = await deferToThread(built)
+        inside = await machine(self, binds=[f"{packages.first.parent}:{EXCHANGE}:ro"])
+        wrong = await deferToThread(typed, inside, packages.first.name)
+        self.assertEqual(wrong, [], "\n".join(wrong))
+
+
 class BareTests(TestCase):
     """A machine without a service manager, an image of a container for instance."""
 
@@ -281,6 +295,24 @@ class BareTests(TestCase):
         self.assertEqual(
             machine.shell("ls -d /var/lib/uaihost /etc/uaihost /opt/uaihost 2>/dev/null || true"), ""
         )
+
+
+def typed(inside: SystemdMachine, package: str) -> list[str]:
+    """Type them all, each page on a machine that has the package no more; what was wrong."""
+    wrong = []
+    for _, found in by_page(commands_of("debian")):
+        inside.shell(f"mkdir /root/reader && ln -s {EXCHANGE}/{package} /root/reader/")
+        for command in found:
+            script = f"cd /root/reader && export DEBIAN_FRONTEND=noninteractive\n{command.text}"
+            try:
+                printed = inside.shell(script, status=command.status)
+            except Failed as failure:
+                wrong.append(f"{command}\n{failure}")
+                continue
+            if command.shown and not agrees(command.shown, printed):
+                wrong.append(f"{command}\n{printed}")
+        inside.shell("rm -r /root/reader; apt-get purge --yes uaihost")
+    return wrong
 
 
 async def task_image(case: TestCase, target: Path, uid: int, gid: int) -> None:
