@@ -310,5 +310,5 @@ def manager_of(machine: Machine, kind: Kind, config: Path, run: Run) -> Manager:
         ErrorCode.UNAVAILABLE,
         "no service manager runs here (systemd, launchd or, in WSL, Windows' Task Scheduler): let yours run "
         "`uaihost run`, which stays in the foreground, ends in order at SIGTERM, and is not to be started "
-        "again when it ends with status 1",
+        "again when it ends with status 1 or 2",
     )

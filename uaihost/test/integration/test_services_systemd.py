@@ -81,7 +81,13 @@ class SystemServiceTests(TestCase):
         self.assertEqual(inside.shown("uaihost.service")["LoadState"], "not-found")
         self.assertFalse(said(inside, "uninstall")["changed"])
         self.assertIn("no service is installed here", inside.run(UAIHOST, "start", status=None))
+        # Whoever owns the data keeps it, also when that is root.
+        inside.run("chown", "--recursive", "root:", "/var/lib/uaihost")
         install(inside, "--bridge")
+        self.assertEqual(inside.shown("uaihost.service")["User"], "root")
+        inside.until(
+            lambda: "bridge connected" in inside.shown("uaihost.service")["StatusText"], "root's is connected"
+        )
         self.assertEqual(inside.run("cat", "/var/lib/uaihost/host-id"), host_id)
 
     async def test_what_ends_is_started_again_unless_only_its_owner_can_help(self) -> None:
