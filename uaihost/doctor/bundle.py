@@ -20,6 +20,7 @@ import attrs
 from uaihost import __version__, config
 from uaihost.doctor.model import Report
 from uaihost.doctor.patient import Patient
+from uaihost.doctor.stored import opened_secrets
 from uaihost.logs.redaction import Redactor
 
 # Lines of the log's end.
@@ -80,6 +81,8 @@ def redactor(patient: Patient) -> Redactor:
             hide.learn((patient.folders.root / name).read_text(encoding="utf-8").strip())
         except (OSError, UnicodeDecodeError):
             continue
+    for stored in opened_secrets(patient):
+        hide.learn_stored(stored)
     return hide
 
 

@@ -29,7 +29,7 @@ CHECKS = (
     Check("bridge-token", "bridge: token", bridge.token, ("bridge-name",), limit=22),
     Check("git", "git", machine.git, limit=20),
     Check("agents", "agents", stored.agents, ("database",)),
-    Check("users", "GitHub and SSH", stored.users, ("database",)),
+    Check("users", "GitHub and SSH", stored.users, ("database",), limit=10),
     Check("engine", "container engine", engine.engine, limit=12),
     Check("engines", "one engine", engine.engines, ("engine",), limit=15),
     Check("packet-filter", "packet filter", engine.packet_filter, ("engine",), limit=15),

@@ -23,6 +23,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from uaihost.blocking import Threads
+from uaihost.commands.lanes import to_the_end
 from uaihost.commands.places import TaskPlaces
 from uaihost.commands.plan import Plan
 from uaihost.containers.daemon import DockerEngine
@@ -147,7 +148,7 @@ class _Trial:
         reference = next((info.reference for info in await self._images.list() if info.current), None)
         if reference is None:
             return skipped("the task image is not built: uaihost image build")
-        await self._engine.sweep(set())
+        await to_the_end(self._engine.sweep(set()))
         try:
             findings = await self._findings(reference)
         finally:
@@ -162,7 +163,7 @@ class _Trial:
 
     async def _findings(self, reference: str) -> list[Finding]:
         launch = await self._launch(reference)
-        await self._timed("start", self._engine.launch(launch))
+        await self._timed("start", to_the_end(self._engine.launch(launch)))
         report = await self._timed("look from inside", self._look(launch.network))
         findings = [_judged(report)]
         await TaskPlaces(self._folders, self._threads, self._uid, self._gid).open_gate(TASK)
@@ -298,7 +299,7 @@ class _Trial:
         self._egress.stop()
         findings = []
         try:
-            await self._engine.remove(TASK)
+            await to_the_end(self._engine.remove(TASK))
         except HostError as error:
             findings.append(
                 warn(

@@ -117,6 +117,7 @@ class Examination:
         if limit <= 0:
             return skipped("there was no time left for it")
         gate: Deferred[Finding] = Deferred()
+        over: Deferred[None] = Deferred()
         work = Deferred.fromCoroutine(_guarded(check, self._patient))
         late = fail(
             f"no answer within {limit:.0f} s: something on its way hangs",
@@ -128,7 +129,11 @@ class Examination:
                 return
             gate.callback(late if isinstance(result, Failure) else result)
 
-        work.addBoth(arrived)
+        def ended(_: object = None) -> None:
+            if not over.called:
+                over.callback(None)
+
+        work.addBoth(arrived).addBoth(ended)
         # Cancelled, a check clears up; one that does not even do that is left behind.
         timers = [
             self._clock.callLater(limit, work.cancel),
@@ -138,6 +143,8 @@ class Examination:
             return await gate
         except CancelledError:
             work.cancel()
+            timers.append(self._clock.callLater(CLEARING, ended))
+            await over
             raise
         finally:
             for timer in timers:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import sqlite3
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -22,8 +24,8 @@ from uaihost.interfaces import Account
 from uaihost.paths import data_files
 from uaihost.state import accounts, github, sealed, ssh_keys
 
-# Seconds before the end of a login that cannot be renewed by itself in which it is told.
-SOON = 3 * 86400.0
+# Seconds for GitHub to take a connection.
+PATIENCE = 4.0
 
 
 async def secrets(patient: Patient) -> Finding:
@@ -74,6 +76,22 @@ def _sealed(patient: Patient) -> dict[str, Any]:
         }
     mine = sum(any(key.opens(place, secret) for key in keys) for place, secret in rows)
     return {"where": where, "sealed": mine, "others": len(rows) - mine, "problem": None}
+
+
+def opened_secrets(patient: Patient) -> list[bytes]:
+    """Everything that is sealed here and opens: for whoever takes it out of what is shown. Blocks."""
+    try:
+        _, keys = _keys(patient)
+        connection = opened(patient.folders.database)
+    except (HostError, OSError, sqlite3.Error):
+        return []
+    try:
+        rows = sealed.secrets(connection)
+    except sqlite3.Error:
+        return []
+    finally:
+        connection.close()
+    return [key.open(place, secret) for place, secret in rows for key in keys if key.opens(place, secret)]
 
 
 def _keys(patient: Patient) -> tuple[str, list[Sealer]]:
@@ -184,8 +202,26 @@ def _accounts(patient: Patient) -> list[dict[str, Any]]:
 
 
 async def users(patient: Patient) -> Finding:
-    """How the people of the bridge are connected to GitHub, and their SSH keys."""
-    return await patient.blocking.call(look_at_users, patient)
+    """How the people of the bridge are connected to GitHub, their SSH keys, and whether GitHub is reached."""
+    found = await patient.blocking.call(look_at_users, patient)
+    if not found.facts.get("github"):
+        return found
+    return together([found, await patient.blocking.call(reached, patient.settings.github_api_url)])
+
+
+def reached(url: str) -> Finding:
+    """Whether something listens at an address of GitHub's. Blocks."""
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or 443
+    try:
+        socket.create_connection((host, port), PATIENCE).close()
+    except OSError as error:
+        return warn(
+            f"{host}, which tasks' tokens come from, is not reached: {error.strerror or error}",
+            f"curl -sI https://{host}:{port}",
+            reached=False,
+        )
+    return ok("", reached=True)
 
 
 def look_at_users(patient: Patient) -> Finding:

@@ -177,6 +177,36 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(ended, ["cleared up"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_an_interrupt_waits_for_what_takes_a_moment_to_clear_up(self) -> None:
+        removed: Deferred[None] = Deferred()
+
+        async def hangs(_: Patient) -> Finding:
+            try:
+                await Deferred()
+            finally:
+                await removed
+            return ok("never")
+
+        running = self.begin(Check("a", "A", hangs))
+        running.cancel()
+        self.assertNoResult(running)
+        removed.callback(None)
+        self.failureResultOf(running, CancelledError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_an_interrupt_waits_for_nothing_that_never_ends(self) -> None:
+        async def hangs(_: Patient) -> Finding:
+            try:
+                await Deferred()
+            finally:
+                await Deferred()
+            return ok("never")
+
+        running = self.begin(Check("a", "A", hangs))
+        running.cancel()
+        self.clock.advance(CLEARING)
+        self.failureResultOf(running, CancelledError)
+
     def test_the_json_has_everything(self) -> None:
         report = self.successResultOf(self.begin(Check("a", "A", finds(warn("so", "type this", n=1)))))
         shown = report.json()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import tarfile
 from collections.abc import Mapping
 from typing import Any
@@ -86,6 +87,22 @@ class StoredTests(Rig):
         rows = [{"provider": "claude", "form": "key"}]
         found = stored.judged_accounts(rows, patient(self.folder, UAI_TASK_IMAGE="small"), NOW)
         self.is_(found, Verdict.WARN, "unset UAI_TASK_IMAGE")
+
+    async def test_what_is_stored_is_in_no_report(self) -> None:
+        await self.signed_in({"key": "an-account-key-without-a-look"})
+        line = {"time": stamp(NOW), "level": "info", "message": "said an-account-key-without-a-look"}
+        (self.folder / "uaihost.log").write_text(json.dumps(line) + "\n")
+        shown = bundle.tail(self.folder / "uaihost.log", bundle.redactor(patient(self.folder)))
+        self.assertIn("said [secret]", shown)
+        self.assertNotIn("without-a-look", shown)
+
+    def test_whether_github_is_reached(self) -> None:
+        with socket.socket() as made:
+            made.bind(("127.0.0.1", 0))
+            made.listen()
+            url = f"https://127.0.0.1:{made.getsockname()[1]}/api/v3"
+            self.is_(stored.reached(url), Verdict.OK)
+        self.is_(stored.reached(url), Verdict.WARN, "is not reached", "curl -sI https://127.0.0.1:")
 
     async def test_users(self) -> None:
         self.is_(stored.look_at_users(patient(self.folder)), Verdict.SKIPPED)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -24,9 +27,14 @@ from uaihost.offline import DataLock
 from uaihost.paths import Folders
 from uaihost.test.doctor.patients import patient
 from uaihost.test.integration.engine import docker_host, real_engine, task_image
+from uaihost.test.integration.service import BIN
 from uaihost.test.support import short_folder
 
 reactor: Any = global_reactor
+
+
+def begun(words: list[str], environ: dict[str, str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(words, env=environ, stdout=subprocess.DEVNULL)
 
 
 class Rig(TestCase):
@@ -117,6 +125,23 @@ class ContainerTests(Rig):
         found = await self.examine(who, "container")
         self.assertNotEqual(found["container"].verdict, Verdict.FAIL, found["container"])
         self.assertEqual(await self.left(), [])
+
+    async def test_ctrl_c_and_an_end_by_the_system_leave_nothing(self) -> None:
+        await self.prepare()
+        environ = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(self.folder),
+            "UAI_DATA_DIR": str(self.folder),
+            "UAI_TASK_IMAGE": "small",
+            "DOCKER_HOST": self.address,
+        }
+        for number in (signal.SIGINT, signal.SIGTERM):
+            words = [str(BIN / "uaihost"), "doctor", "--only", "container"]
+            child = await self.threads.call(begun, words, environ)
+            await self.until(there=True)
+            child.send_signal(number)
+            self.assertEqual(await self.threads.call(child.wait, 30), 130)
+            self.assertEqual(await self.left(), [])
 
     async def test_a_second_doctor_waits_for_nobody(self) -> None:
         who = await self.prepare()
