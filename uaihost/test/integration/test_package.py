@@ -115,6 +115,7 @@ class LifeTests(TestCase):
         task = self.works()
         self.upgraded(task)
         self.refuses_bad_settings()
+        self.refuses_a_newer_database()
         self.removed(task)
         self.purged(before)
 
@@ -198,6 +199,38 @@ class LifeTests(TestCase):
             "cat /root/good >/etc/uaihost/uaihost.toml && rm /root/good && systemctl restart uaihost"
         )
         machine.until_active("uaihost.service")
+
+    def refuses_a_newer_database(self) -> None:
+        machine = self.machine
+        machine.run("systemctl", "stop", "uaihost")
+        self.schema(
+            "INSERT INTO schema_versions (version, name) SELECT max(version) + 1, 'later' FROM schema_versions"
+        )
+        self.schema("UPDATE schema_floor SET version = (SELECT max(version) FROM schema_versions)")
+        machine.run("systemctl", "start", "uaihost", status=None)
+        machine.until(lambda: machine.shown("uaihost.service")["ActiveState"] == "failed", "it gives up")
+        self.assertRegex(
+            machine.journal("uaihost.service"), "written by a newer uaihost.*install the newer version"
+        )
+        self.schema("DELETE FROM schema_versions WHERE name = 'later'")
+        self.schema("UPDATE schema_floor SET version = 1")
+        machine.run("systemctl", "start", "uaihost")
+
+    def schema(self, statement: str) -> None:
+        """Change the database's books, as its owner."""
+        program = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]); c.commit()"
+        words = [
+            "runuser",
+            "-u",
+            "uaihost",
+            "--",
+            "python3",
+            "-c",
+            program,
+            "/var/lib/uaihost/state.db",
+            statement,
+        ]
+        self.machine.run(*words)
 
     def removed(self, task: str) -> None:
         machine = self.machine
@@ -287,10 +320,15 @@ class BareTests(TestCase):
         machine = self.machine
         # systemd(1) is how dpkg's programs tell: this folder is there while it runs.
         machine.shell("systemctl stop docker docker.socket; mount -t tmpfs none /run/systemd")
-        machine.shell("apt-get install -y --no-install-recommends /exchange.deb")
+        machine.shell("delgroup --quiet docker && apt-get install -y --no-install-recommends /exchange.deb")
         self.assertEqual(machine.shell("pgrep -u uaihost || true").strip(), "")
         self.assertIn("uaihost", machine.run("uaihost", "--version"))
         self.assertIn("no host is running", machine.run("uaihost", "status", status=3))
+        self.assertNotIn("docker", machine.run("id", "-nG", "uaihost").split())
+        # As dpkg does when an engine is unpacked, after which its package makes the group.
+        machine.shell("addgroup --quiet --system docker && dpkg-trigger --by-package=dpkg /usr/sbin/dockerd")
+        machine.shell("dpkg --configure --pending")
+        self.assertIn("docker", machine.run("id", "-nG", "uaihost").split())
         machine.shell("apt-get purge -y uaihost")
         self.assertEqual(
             machine.shell("ls -d /var/lib/uaihost /etc/uaihost /opt/uaihost 2>/dev/null || true"), ""
@@ -311,7 +349,7 @@ def typed(inside: SystemdMachine, package: str) -> list[str]:
                 continue
             if command.shown and not agrees(command.shown, printed):
                 wrong.append(f"{command}\n{printed}")
-        inside.shell("rm -r /root/reader; apt-get purge --yes uaihost")
+        inside.shell("rm -r /root/reader; dpkg --purge uaihost")
     return wrong
 
 
