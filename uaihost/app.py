@@ -15,6 +15,7 @@ from random import SystemRandom
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from uaihost import ids
@@ -106,6 +107,8 @@ class Host(StagedService):
         self._log.open_file(folders.log)
         self.undo.append(self._log.close)
         raise_limit()
+        # Two lines for each of thousands of connections would hide every other one.
+        Factory.noisy = False
         self._lag.start()
         self.undo.append(self._lag.stop)
         self._host_id = settings.host_id or _host_id(folders.root)

@@ -150,6 +150,9 @@ class LocalPageTests(TestCase):
         self.assertEqual(self.daemon.downloads, {}, "the archive was fetched")
 
     async def trouble_is_shown(self, browser: Browser) -> None:
+        away = {**sample.GOOD["bridge"], "state": "connecting", "since": sample.NOW - 2}
+        self.daemon.said = sample.seen({**sample.GOOD, "bridge": away})
+        await browser.see("#health.note #verdict:has-text('Reaching the bridge')")
         self.daemon.said = sample.bad()
         await browser.see("#verdict:has-text('Something needs you')")
         await browser.see("#warnings:has-text('connection refused by bridge.example:443')")

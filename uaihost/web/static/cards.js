@@ -21,8 +21,9 @@ const KEPT = new Set(["saved", "attachments", "transcripts", "database"]);
 export function health(status) {
   const found = status.warnings;
   const bad = found.some((one) => one.level === "bad");
-  at("health").className = bad ? "bad" : found.length ? "note" : "good";
-  word(at("verdict"), bad ? "Something needs you" : found.length ? "It works; have a look at this" : "All is well");
+  const apart = status.bridge.state !== "connected";
+  at("health").className = bad ? "bad" : found.length || apart ? "note" : "good";
+  word(at("verdict"), bad ? "Something needs you" : found.length ? "It works; have a look at this" : apart ? "Reaching the bridge" : "All is well");
   const runs = status.tasks.filter((task) => task.status === "running").length;
   word(at("gist"), [
     `${LINK[status.bridge.state][1]}${status.bridge.state === "connected" ? " to the bridge" : ""}`,
@@ -104,7 +105,8 @@ function disk({ disk: classes, space }) {
   meter.value = space.used ?? 0;
   return [
     meter,
-    make("p", null, `${space.used === null ? "not measured yet" : bytes(space.used)} of ${bytes(space.budget)} that the host may fill`),
+    make("p", null, space.used === null ? `Not measured yet; the host may fill ${bytes(space.budget)}`
+      : `${bytes(space.used)} of ${bytes(space.budget)} that the host may fill`),
     make("ul.classes", null, parts.map(([name, size]) => make("li", null,
       make("span", null, sentence(name), KEPT.has(name) ? make("small", null, " never removed") : ""), make("span.number", null, bytes(size))))),
     make("p.why", null, `${bytes(space.free)} of ${bytes(space.total)} free on this disk`),

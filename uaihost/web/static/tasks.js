@@ -36,8 +36,6 @@ function begin(id) {
   row.said = make("p.said", { role: "status" });
   row.export = make("button", { type: "button", click: () => act(row, "export") }, "Export");
   row.stop = make("button.danger", { type: "button", click: () => act(row, "stop") }, "Stop");
-  row.export.setAttribute("aria-label", `Export the work of ${id}`);
-  row.stop.setAttribute("aria-label", `Stop ${id}`);
   row.root = make("li", { "data-task": id }, row.head, make("div.acts", null, row.export, row.stop), row.waits, row.facts, row.more, row.said);
   rows.set(id, row);
   return row;
@@ -45,14 +43,18 @@ function begin(id) {
 
 function show(row, task, now) {
   const waiting = task.waiting;
+  row.name = task.slug ?? task.id;
+  row.export.setAttribute("aria-label", `Export the work of ${row.name}`);
+  row.stop.setAttribute("aria-label", `Stop ${row.name}`);
   refresh(row.head, [task.status, task.slug, task.branch], () => [
     make(`span.dot.${DOTS[task.status] ?? "busy"}`, { "aria-hidden": "true" }),
-    make("h3", null, task.id),
+    make("h3", null, task.slug ?? task.id),
+    task.slug && task.slug !== task.id ? make("code", null, task.id) : null,
     make("span.status", null, task.status),
-    task.branch ? make("span.branch", null, task.branch) : null,
+    task.branch && task.branch !== task.slug ? make("span.branch", null, task.branch) : null,
   ]);
   const why = waiting
-    ? `Waits for ${span((now - waiting.since) / 1000)}: ${waiting.text}${waiting.percent === undefined ? "" : ` (${waiting.percent} %)`}`
+    ? `${waiting.text}${waiting.percent === undefined ? "" : ` (${waiting.percent} %)`}, for ${span((now - waiting.since) / 1000)}`
     : task.message ?? (task.ended ? task.ended.text : "");
   word(row.waits, sentence(why));
   row.waits.hidden = !why;
@@ -90,7 +92,7 @@ function port({ name, hostPort, containerPort }) {
 }
 
 async function act(row, name) {
-  if (name === "stop" && !(await sure(row.id))) return;
+  if (name === "stop" && !(await sure(row.name))) return;
   row.busy = name;
   row.stop.disabled = row.export.disabled = true;
   word(row.said, name === "stop" ? "Its work is saved, then it ends." : "Its work is packed. The task goes on.");
@@ -124,8 +126,8 @@ function exported(row, done) {
   link.remove();
 }
 
-function sure(id) {
-  word(at("ask-title"), `Stop ${id}?`);
+function sure(name) {
+  word(at("ask-title"), `Stop ${name}?`);
   word(at("ask-text"), "Its agents and servers end. Its work is saved first, with uncommitted files, and can be had back.");
   const dialog = at("ask");
   dialog.returnValue = "no";
