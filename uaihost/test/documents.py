@@ -114,13 +114,13 @@ def commands_of(place: str, page: str | None = None) -> list[Command]:
 def agrees(shown: tuple[str, ...], printed: str) -> bool:
     """Whether what is shown was printed: the same lines, in order and side by side.
 
-    `...` in a line stands for anything in it, alone for any number of lines. Blanks at the ends of lines and
-    lines without anything do not count, nor what a terminal is told about colours.
+    `...` in a line stands for anything in it, alone for any number of lines. How many blanks there are does
+    not count, nor lines without anything, nor what a terminal is told about colours.
     """
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", printed)
-    text = "".join(f"{line.strip()}\n" for line in plain.splitlines() if line.strip())
+    text = "".join(f"{' '.join(line.split())}\n" for line in plain.splitlines() if line.strip())
     wanted = ""
-    for line in (each.strip() for each in shown):
+    for line in (" ".join(each.split()) for each in shown):
         if line == "...":
             wanted += r"(?:.*\n)*?"
         elif line:
