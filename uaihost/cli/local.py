@@ -58,7 +58,7 @@ def status(as_json: bool) -> None:
         click.echo(f"task    {line(task, time.time())}")
     for warned in answer["warnings"]:
         click.echo(f"{'warning' if warned['level'] == 'bad' else 'note':<8}{warned['text']}; {warned['fix']}")
-    if not answer["warnings"]:
+    if not answer["warnings"] and bridge["state"] == "connected":
         click.echo("all is well")
 
 

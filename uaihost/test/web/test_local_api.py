@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,14 @@ class ApiTests(SynchronousTestCase):
         self.assertEqual((status, answer["error"]["code"]), (500, "internal"))
         self.assertNotIn("secret", str(answer))
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_the_addresses_that_the_documents_name_are_there(self) -> None:
+        page = (Path(__file__).parents[3] / "docs" / "local-page.md").read_text(encoding="utf-8")
+        named = re.findall(r"^\| `(GET|POST) (/[^`?]*)", page, re.M)
+        self.assertGreaterEqual(len(named), 6)
+        known = LocalApi.app.url_map.bind("x")
+        for method, path in named:
+            self.assertTrue(known.test(path, method), (method, path))
 
     def test_what_is_not_there_or_not_done_so(self) -> None:
         self.assertEqual(self.ask("GET", "/api/nothing")[0], 404)
