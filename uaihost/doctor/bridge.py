@@ -111,7 +111,7 @@ async def tls(patient: Patient) -> Finding:
     host, port, secure = patient.bridge
     if not secure:
         if host in ("localhost", "127.0.0.1", "::1"):
-            return skipped("it is on this machine, without TLS")
+            return ok("it is on this machine, without TLS")
         return warn(
             f"the token and all that tasks say go to {host} as plain text",
             f"export UAI_CLOUD_URL={patient.url.replace('ws://', 'wss://', 1)}",
@@ -323,26 +323,33 @@ def _asked(patient: Patient, upgrade: bool) -> _Answer:
         lines += ["Sec-WebSocket-Version: 13", "User-Agent: uaihost-doctor"]
     else:
         lines += ["Connection: close", "User-Agent: uaihost-doctor"]
-    with socket.create_connection((host, port), PATIENCE) as plain:
-        made = certificates.careless().wrap_socket(plain, server_hostname=host) if secure else plain
-        made.settimeout(PATIENCE)
-        try:
-            made.sendall("\r\n".join([*lines, "", ""]).encode())
-            head = b""
-            while b"\r\n\r\n" not in head and len(head) < HEAD_LIMIT:
-                more = made.recv(4096)
-                if not more:
-                    break
-                head += more
-        except (TimeoutError, ConnectionError, ssl.SSLError):
-            head = b""
-        finally:
-            if made is not plain:
-                made.close()
+    request = "\r\n".join([*lines, "", ""]).encode()
+    try:
+        with socket.create_connection((host, port), PATIENCE) as plain:
+            if secure:
+                with certificates.careless().wrap_socket(plain, server_hostname=host) as made:
+                    head = _head(made, request)
+            else:
+                head = _head(plain, request)
+    except (TimeoutError, ConnectionError, ssl.SSLError):
+        head = b""
     first, *fields = head.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
     status = re.match(r"HTTP/1\.[01] ([1-5][0-9][0-9])(?: |\Z)", first)
     headers = {field.partition(":")[0].strip().lower(): field.partition(":")[2].strip() for field in fields}
     return _Answer(int(status[1]) if status else None, headers, path.partition("?")[0])
+
+
+def _head(made: socket.socket, request: bytes) -> bytes:
+    """What comes until an empty line, the end or the limit."""
+    made.settimeout(PATIENCE)
+    made.sendall(request)
+    head = b""
+    while b"\r\n\r\n" not in head and len(head) < HEAD_LIMIT:
+        more = made.recv(4096)
+        if not more:
+            break
+        head += more
+    return head
 
 
 def _http(patient: Patient) -> str:

@@ -25,7 +25,7 @@ CHECKS = (
     Check("bridge-tcp", "bridge: connection", bridge.tcp, ("bridge-name",), limit=12),
     Check("clock", "clock", bridge.clock, ("bridge-tcp",), limit=12),
     Check("bridge-tls", "bridge: certificate", bridge.tls, ("bridge-tcp",), limit=20),
-    Check("bridge-websocket", "bridge: WebSocket", bridge.websocket, ("bridge-tcp",), limit=12),
+    Check("bridge-websocket", "bridge: WebSocket", bridge.websocket, ("bridge-tls",), limit=12),
     Check("bridge-token", "bridge: token", bridge.token, ("bridge-name",), limit=22),
     Check("git", "git", machine.git, limit=20),
     Check("agents", "agents", stored.agents, ("database",)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import stat
 import time
 from pathlib import Path
@@ -69,6 +70,13 @@ def no_engine(address: str, machine: Machine, said: str) -> Finding:
         there = False
     if there and not os.access(path, os.R_OK | os.W_OK):
         return _no_right(path, machine)
+    again = start.replace("start", "restart")
+    if there and _listens(path):
+        return fail(
+            f"the engine at {path} takes connections and answers nothing: it hangs",
+            again,
+            "sudo journalctl -u docker -n 50",
+        )
     usual = address == SYSTEM_SOCKET
     if not usual and not there:
         return fail(
@@ -98,6 +106,17 @@ def no_engine(address: str, machine: Machine, said: str) -> Finding:
         "no container engine is installed",
         "# install Docker Engine: docs.docker.com/engine/install",
     )
+
+
+def _listens(path: Path) -> bool:
+    """Whether somebody takes connections there. Blocks for a moment."""
+    with socket.socket(socket.AF_UNIX) as made:
+        made.settimeout(1)
+        try:
+            made.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def _no_right(path: Path, machine: Machine) -> Finding:

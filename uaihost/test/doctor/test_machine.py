@@ -73,6 +73,16 @@ class EngineTests(Rig):
             found = engine.no_engine(f"unix://{path}", self.machine(), "")
         self.is_(found, Verdict.FAIL, "sudo usermod -aG docker sam", "root on this machine")
 
+    def test_one_that_hangs(self) -> None:
+        path = self.folder / "docker.sock"
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(path))
+            found = engine.no_engine(f"unix://{path}", self.machine(), "")
+            self.is_(found, Verdict.FAIL, "does not run any more")
+            made.listen()
+            found = engine.no_engine(f"unix://{path}", self.machine(), "")
+            self.is_(found, Verdict.FAIL, "it hangs", "sudo systemctl restart docker")
+
     def test_far_away(self) -> None:
         self.is_(
             engine.no_engine("tcp://10.0.0.1:2375", self.machine(), "x"), Verdict.FAIL, "unset DOCKER_HOST"

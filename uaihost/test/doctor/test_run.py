@@ -231,7 +231,7 @@ class RunTests(SynchronousTestCase):
 class ChosenTests(SynchronousTestCase):
     def test_a_name_brings_what_it_needs(self) -> None:
         names = [check.name for check in chosen(CHECKS, ["bridge-websocket"], False)]
-        self.assertEqual(names, ["bridge-name", "bridge-tcp", "bridge-websocket"])
+        self.assertEqual(names, ["bridge-name", "bridge-tcp", "bridge-tls", "bridge-websocket"])
 
     def test_quick_starts_no_container(self) -> None:
         quick = chosen(CHECKS, [], True)
