@@ -65,7 +65,7 @@ class Life:
         self._make_process = make_process
         self._process: Process | None = None
         self._out: Outgoing | None = None
-        self._serial = Serial(f"agent {row.agent_id} of task {row.task_id}", self._fault, self._ledger.reload)
+        self._serial = Serial(row.task_id, row.agent_id, self._fault, self._ledger.reload)
         self._backlog = Backlog()
         self._timers = Timers(clock)
         self._crashes = Crashes()

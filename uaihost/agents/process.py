@@ -88,6 +88,8 @@ class AgentProcess:
     ) -> None:
         self._reactor = reactor
         self._run_folder = run_folder
+        # The layout of paths.Folders: <task>/run.
+        self._task = run_folder.parent.name
         self._agent_id = agent_id
         self._starter = starter
         self._listener = listener
@@ -219,7 +221,7 @@ class AgentProcess:
         ensureDeferred(work).addErrback(self._broken)
 
     def _broken(self, failure: Failure) -> None:
-        log.failure("agent {agent} cannot be attached", failure, agent=self._agent_id)
+        log.failure("agent {agent} cannot be attached", failure, agent=self._agent_id, task=self._task)
         self._give_up("an internal error; the daemon's log says more")
 
     # ---- called by the connection
@@ -269,7 +271,9 @@ class AgentProcess:
         self._complaints += 1
         if self._complaints <= COMPLAINTS:
             last = "; no more of this agent is logged" if self._complaints == COMPLAINTS else ""
-            log.warn("agent {agent}: {what}{last}", agent=self._agent_id, what=what, last=last)
+            log.warn(
+                "agent {agent}: {what}{last}", agent=self._agent_id, task=self._task, what=what, last=last
+            )
 
     def _dropped(self, connection: _Connection) -> None:
         if self._connection is connection:

@@ -9,19 +9,26 @@ from twisted.internet.defer import DeferredLock, ensureDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from uaihost.about import about
+
 log = Logger()
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Serial:
-    """name: for the log; on_fault: called when work that was given has failed, before the next begins; mend:
-    done before the next work, until it does not fail, since the one before stopped in the middle."""
+    """task, agent: for the log; on_fault: called when work that was given has failed, before the next begins;
+    mend: done before the next work, until it does not fail, since the one before stopped in the middle."""
 
     def __init__(
-        self, name: str, on_fault: Callable[[], None], mend: Callable[[], Awaitable[object]]
+        self,
+        task: str,
+        agent: str,
+        on_fault: Callable[[], None],
+        mend: Callable[[], Awaitable[object]],
     ) -> None:
-        self._name = name
+        self._task = task
+        self._agent = agent
         self._on_fault = on_fault
         self._mend = mend
         self._broken = False
@@ -33,8 +40,9 @@ class Serial:
         await self._lock.acquire()
         try:
             if not self.closed:
-                await self._whole()
-                await work()
+                with about(task=self._task):
+                    await self._whole()
+                    await work()
         except Exception:
             self._broken = True
             self._on_fault()
@@ -62,4 +70,4 @@ class Serial:
             self._broken = False
 
     def _log(self, failure: Failure) -> None:
-        log.failure("{name} failed and begins anew", failure, name=self._name)
+        log.failure("agent {agent} failed and begins anew", failure, agent=self._agent, task=self._task)

@@ -22,6 +22,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from uaihost.about import about
 from uaihost.commands.lanes import Lanes, Queued
 from uaihost.commands.registry import Row, lane_of, task_in
 from uaihost.commands.waits import Waits
@@ -169,13 +170,13 @@ class Dispatch:
         try:
             await work()
         except _CutOff:
-            log.info("{id} is cut off by the end of the host and runs again at its next start", id=command_id)
+            log.info("{command} is cut off by the host's end and runs again at its start", command=command_id)
             await self._store.run(lambda db: rows.set_back(db, command_id))
         except Exception as error:
             if self._cut:
-                log.failure("{id} was cut off while it was stored", id=command_id)
+                log.failure("{command} was cut off while it was stored", command=command_id)
                 return
-            log.failure("the state could not be read or written")
+            log.failure("the state could not be read or written", command=command_id)
             why = error.message if isinstance(error, HostError) else "the host's state could not be written"
             code = error.code if isinstance(error, HostError) else ErrorCode.INTERNAL
             self._journal.fleeting_result(command_id, _failed(code, f"{why}; see the host's log"))
@@ -239,14 +240,15 @@ class Dispatch:
             await self._finish(record.id, _failed(ErrorCode.INTERNAL, sentence), keep=True)
         else:
             await self._store.run(lambda db: rows.again(db, record.id))
-            log.info("{command} {id} runs again", command=record.name, id=record.id)
+            log.info("{name} {command} runs again", name=record.name, command=record.id)
             await self._run(_Arrived(record.id, record.name, msgspec.json.decode(record.args)))
 
     async def _run(self, arrived: _Arrived) -> None:
         row = self._registry.get(arrived.name)
         counted = self._counted.begin()
         try:
-            result = await self._result(arrived, row)
+            with about(command=arrived.id):
+                result = await self._result(arrived, row)
             keep = row is None or not row.reads or len(result) <= KEEP_LIMIT
             await self._finish(arrived.id, result, keep=keep)
             counted.end("completed" if result.endswith(_DONE) else "failed")
@@ -264,12 +266,13 @@ class Dispatch:
             if row.first is not None:
                 row.first(*args)
             key = lane_of(row, args)
-            if key is None:
-                value = await row.run(arrived.id, *args)
-            else:
-                value = await self.lanes.turn(
-                    key, lambda: row.run(arrived.id, *args), self._queued(arrived.name, key)
-                )
+            with about(task=task_in(key) or getattr(args[0] if args else None, "taskId", None)):
+                if key is None:
+                    value = await row.run(arrived.id, *args)
+                else:
+                    value = await self.lanes.turn(
+                        key, lambda: row.run(arrived.id, *args), self._queued(arrived.name, key)
+                    )
             return encode_value(ResultOk(value))
         except BadArgs as error:
             return _failed(ErrorCode.INVALID_ARGS, f"{arrived.name}: {error}")
@@ -280,7 +283,7 @@ class Dispatch:
         except Exception as error:
             if self._cut:
                 raise _CutOff from error
-            log.failure("{command} {id} failed", command=arrived.name, id=arrived.id)
+            log.failure("{name} {command} failed", name=arrived.name, command=arrived.id)
             return _failed(
                 ErrorCode.INTERNAL,
                 f"{arrived.name} failed by a defect of the host; look at its log for command {arrived.id}",

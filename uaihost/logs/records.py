@@ -13,6 +13,7 @@ from typing import Any
 
 from twisted.logger import LogLevel, formatEvent
 
+from uaihost.about import current
 from uaihost.logs.redaction import Redactor
 
 # Least first.
@@ -43,6 +44,7 @@ def record(event: Mapping[str, Any], redactor: Redactor) -> dict[str, Any]:
     # A secret that came in pieces is whole in the message alone; its pieces are not shown either.
     pieces = redactor.knows(message)
     fields: dict[str, Any] = {}
+    made |= {name: redactor.text(_cut(value, FIELD_LIMIT)) for name, value in current().items()}
     for name, value in event.items():
         if name.startswith("log_") or name in _LEGACY or not _plain(value):
             continue

@@ -24,6 +24,7 @@ TOOLS = {
     "unix",
     "descriptors",
     "counts",
+    "about",
 }
 
 
