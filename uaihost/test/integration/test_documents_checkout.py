@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -33,10 +34,7 @@ class CheckoutDocumentsTests(TestCase):
             # Whoever activated an environment has other programs first.
             env["PATH"] = os.environ["PATH"]
             checkout = folder / "uaihost"
-            checkout.mkdir()
-            for path in TOP.iterdir():
-                if path.name not in MADE:
-                    (checkout / path.name).symlink_to(path)
+            checked_out(checkout)
             wrong += await deferToThread(types, Reader(checkout, env, {}), commands)
             if any(command.text == "make docs" for command in commands):
                 self.looks_like_a_site(checkout / "dist" / "site", page)
@@ -80,6 +78,24 @@ def types(reader: Reader, commands: list[Command]) -> list[str]:
         return reader.types(commands)
     finally:
         reader.leaves()
+
+
+def checked_out(folder: Path) -> None:
+    """A checkout that is set up: this one's files and environment, without what was made beside them.
+
+    Its environment says of itself that it is up to date, so that setting up never installs anything into that of
+    this checkout (scripts/setup).
+    """
+    (folder / ".venv").mkdir(parents=True)
+    for path in TOP.iterdir():
+        if path.name not in {*MADE, ".venv"}:
+            (folder / path.name).symlink_to(path)
+    for path in Path(sys.prefix).iterdir():
+        if path.name != ".ready":
+            (folder / ".venv" / path.name).symlink_to(path)
+    parts = ("requirements/dev.txt", "setup.py", "pyproject.toml")
+    wanted = hashlib.sha256(b"".join((TOP / part).read_bytes() for part in parts)).hexdigest()
+    (folder / ".venv" / ".ready").write_text(f"{wanted}  -\n")
 
 
 def wheel(folder: Path) -> None:
