@@ -238,6 +238,9 @@ def _is_there(path: str) -> bool:
 
 async def image(patient: Patient) -> Finding:
     """The task image as this version would build it."""
+    if patient.stranger:
+        # Its user's number is part of an image, and what a task writes is that user's.
+        return skipped(f"the host is {patient.stranger}'s: sudo -u {patient.stranger} uaihost doctor")
     kind = patient.settings.task_image
     threads = Threads(patient.reactor, "doctor-image", 1)
     try:
@@ -282,11 +285,13 @@ async def packet_filter(patient: Patient) -> Finding:
         return ok("not set yet: the host does so when it starts", applied=False)
     if not address.startswith("unix://"):
         return skipped(seen.why)
+    if not patient.root and patient.lives:
+        return skipped("the host alone may see the rules; `container` tries what they close")
     if not patient.root:
         return warn(
             "this user may not see the rules; a host that runs as this user cannot set them, and tasks then "
             "reach services of this machine and of its network",
-            "sudo uaihost doctor --only packet-filter",
+            "sudo iptables-save -t filter | grep UAIHOST   # the rules of a host that may set them",
             "uaihost install --system   # a service with the right to set them",
             applied=None,
         )

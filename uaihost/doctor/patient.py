@@ -5,6 +5,7 @@ It is gathered before the first check, so that every check has it whatever is br
 
 from __future__ import annotations
 
+import pwd
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,15 @@ class Patient:
     @property
     def folders(self) -> Folders:
         return Folders(self.settings.data_dir)
+
+    @property
+    def stranger(self) -> str:
+        """The user whose host this is, where root looks at it; empty otherwise. Blocks for a moment."""
+        try:
+            uid = self.settings.data_dir.stat().st_uid
+            return pwd.getpwuid(uid).pw_name if self.root and uid != 0 else ""
+        except (OSError, KeyError):
+            return ""
 
     @property
     def lives(self) -> bool:

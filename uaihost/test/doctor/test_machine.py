@@ -6,7 +6,9 @@ import json
 import socket
 from collections.abc import Mapping
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
+
+import attrs
 
 from uaihost.containers.client import SYSTEM_SOCKET
 from uaihost.containers.firewall import FirewallState
@@ -122,7 +124,8 @@ class EngineTests(Rig):
             (FirewallState(True), who, Verdict.OK, "in force"),
             (FirewallState(False), who, Verdict.OK, "when it starts"),
             (FirewallState(False), alive, Verdict.WARN, "uaihost restart"),
-            (FirewallState(False, "Permission denied"), who, Verdict.WARN, "sudo uaihost doctor"),
+            (FirewallState(False, "Permission denied"), who, Verdict.WARN, "sudo iptables-save"),
+            (FirewallState(False, "Permission denied"), alive, Verdict.SKIPPED, "tries what they close"),
         ):
             with (
                 patch("uaihost.containers.firewall.Firewall.seen", return_value=seen),
@@ -134,6 +137,14 @@ class EngineTests(Rig):
             patch("shutil.which", return_value=None),
         ):
             self.is_(await engine.packet_filter(who), Verdict.WARN, "sudo apt-get install iptables")
+
+    async def test_root_builds_no_image_for_another_users_host(self) -> None:
+        mine = patient(self.folder)
+        theirs = Mock(**{"stat.return_value.st_uid": 65534})
+        who = attrs.evolve(mine, root=True, settings=attrs.evolve(mine.settings, data_dir=theirs))
+        self.assertEqual(who.stranger, "nobody")
+        self.is_(await engine.image(who), Verdict.SKIPPED, "sudo -u nobody uaihost doctor")
+        self.assertEqual(attrs.evolve(who, root=False).stranger, "")
 
 
 class MachineTests(Rig):
