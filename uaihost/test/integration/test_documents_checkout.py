@@ -83,8 +83,8 @@ def types(reader: Reader, commands: list[Command]) -> list[str]:
 def checked_out(folder: Path) -> None:
     """A checkout that is set up: this one's files and environment, without what was made beside them.
 
-    Its environment says of itself that it is up to date, so that setting up never installs anything into that of
-    this checkout (scripts/setup).
+    Its environment says of itself that it is up to date, so that setting up (scripts/setup) never installs
+    anything into that of this checkout.
     """
     (folder / ".venv").mkdir(parents=True)
     for path in TOP.iterdir():
