@@ -73,7 +73,6 @@ class SystemServiceTests(TestCase):
         self.assertEqual([step["target"] for step in stopped["steps"]], [HOST, BRIDGE])
         self.assertEqual(inside.shown("uaihost.service")["Result"], "success")
         self.assertEqual(inside.shown("uaihost.service")["ExecMainStatus"], "0")
-        said(inside, "start")
         host_id = inside.run("cat", "/var/lib/uaihost/host-id")
 
         removed = said(inside, "uninstall")
