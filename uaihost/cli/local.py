@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from http.client import HTTPConnection, IncompleteRead
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -133,35 +133,6 @@ def verb(name: str, words: dict[str, Any], patience: float = 30.0) -> Any:
     return daemon("POST", f"/api/verbs/{quote(name, safe='')}", words, patience)
 
 
-def download(path: str, target: BinaryIO, moved: Callable[[int], object] = lambda size: None) -> int:
-    """Write what the daemon sends for `path` (`download` of the verb task.export) to a file; its bytes.
-
-    moved: told the bytes of each piece.
-
-    Raises:
-        HostError: no daemon runs, it refused, or it ended in the middle.
-    """
-    connection = _UnixConnection(Folders(settings().data_dir).control_socket, 600.0)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        if answer.status != 200:
-            said = json.loads(answer.read())["error"]
-            raise HostError(ErrorCode(said["code"]), said["message"])
-        size = 0
-        while piece := answer.read(1 << 18):
-            target.write(piece)
-            moved(len(piece))
-            size += len(piece)
-        if size != int(answer.getheader("content-length") or size):
-            raise HostError(ErrorCode.UNAVAILABLE, "the host ended in the middle of it; try again")
-        return size
-    except (ConnectionError, FileNotFoundError):
-        raise HostError(ErrorCode.UNAVAILABLE, "the host does not answer any more; try again") from None
-    finally:
-        connection.close()
-
-
 def fetch(path: str, target: Path) -> None:
     """Save what the daemon has at this path as a new file, readable by its owner alone; nothing half stays.
 
@@ -179,6 +150,8 @@ def fetch(path: str, target: Path) -> None:
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             while piece := answer.read(1 << 20):
                 file.write(piece)
+            if file.tell() != int(answer.getheader("content-length") or -1):
+                raise IncompleteRead(b"")
         # Not replaced: what is there may be somebody's only copy.
         os.link(partial, target)
     except (ConnectionError, IncompleteRead) as error:

@@ -69,7 +69,7 @@ class OwnerCommands:
         """An archive of the task's work, as it is now or, when the task is gone, as it was kept.
 
         `{taskId}` -> `{download, file, bytes, live, notes}`: `download` is an address of this API that
-        answers once, with a `.tar.gz` (cli.local.download fetches it); notes: for people, by folder of the
+        answers once, with a `.tar.gz` (cli.local.fetch); notes: for people, by folder of the
         archive. A task that runs goes on.
 
         Raises:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
-from unittest.mock import patch
+from pathlib import Path
+from unittest.mock import Mock, patch
 
 from click.testing import CliRunner, Result
 from twisted.trial.unittest import SynchronousTestCase
 
-from uaihost.cli.local import expose, status, unexpose
+from uaihost.cli.local import expose, fetch, status, unexpose
 from uaihost.errors import ErrorCode, HostError
 from uaihost.offline import DataLock
 from uaihost.paths import Folders
@@ -61,3 +63,40 @@ class LocalTests(SynchronousTestCase):
         done = self.run_verb(status)
         assert isinstance(done.exception, HostError)
         self.assertIn("uaihost up", done.exception.message)
+
+
+class _Answer:
+    """An HTTP answer that holds `content` and says that it holds `said` bytes."""
+
+    status = 200
+
+    def __init__(self, content: bytes, said: int) -> None:
+        self._content = io.BytesIO(content)
+        self._said = said
+
+    def read(self, size: int = -1) -> bytes:
+        return self._content.read(size)
+
+    def getheader(self, name: str) -> str:
+        return str(self._said)
+
+
+class FetchTests(SynchronousTestCase):
+    def fetched(self, content: bytes, said: int) -> Path:
+        target = short_folder(self) / "t1.tar.gz"
+        connection = Mock()
+        connection.getresponse.return_value = _Answer(content, said)
+        with patch("uaihost.cli.local._UnixConnection", return_value=connection):
+            try:
+                fetch("/api/downloads/x", target)
+            finally:
+                connection.close.assert_called_once_with()
+                self.assertFalse(target.with_name("t1.tar.gz.partial").exists())
+        return target
+
+    def test_what_is_whole_is_there(self) -> None:
+        self.assertEqual(self.fetched(b"an archive", 10).read_bytes(), b"an archive")
+
+    def test_what_was_cut_off_is_not(self) -> None:
+        error = self.assertRaises(HostError, self.fetched, b"an arch", 10)
+        self.assertIn("try again", error.message)
