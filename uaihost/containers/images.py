@@ -162,7 +162,9 @@ class Images:
         """The images of this kind in the engine, newest first."""
         base = await self._base.find()
         current = None if base is None else self._tag(await self._inputs(), base.id)
-        found = await self._blocking.call(self._with_client, "list the images", self._look, current)
+        found: Sequence[ImageInfo] = await self._blocking.call(
+            self._with_client, "list the images", self._look, current
+        )
         self.course.seen(next((image.reference for image in found if image.current), None))
         return found
 

@@ -14,10 +14,11 @@ import tarfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import docker
 import docker.errors
-from twisted.internet import reactor
+from twisted.internet import reactor as _reactor
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
@@ -25,6 +26,8 @@ from uaihost.blocking import Threads
 from uaihost.containers.base import BaseImages
 from uaihost.containers.client import connect
 from uaihost.test.integration.engine import ENGINE_FOLDER, docker_host
+
+reactor: Any = _reactor
 
 # What every test of services wants: one image, made once on an engine.
 PACKAGES = (
