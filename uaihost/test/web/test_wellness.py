@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import re
 from typing import Any
 
+import click
 from twisted.trial.unittest import SynchronousTestCase
 
+from uaihost.cli.main import cli
 from uaihost.test.web.sample import GIB, GOOD, NOW, bad, good
+from uaihost.web import wellness
 from uaihost.web.wellness import warnings
 
 
@@ -70,6 +75,18 @@ class WellnessTests(SynchronousTestCase):
         self.assertEqual(self.about(tasks=self.task(waiting=long)), [("note", "tasks")])
         self.assertEqual(self.about(tasks=self.task(waiting={**long, "reason": "parked"})), [])
         self.assertEqual(self.about(tasks=self.task(waiting={**long, "since": GOOD["now"]})), [])
+
+    def test_what_to_type_can_be_typed(self) -> None:
+        source = inspect.getsource(wellness)
+        typed = re.findall(r"`uaihost ([a-z-]+)((?: [a-z-]+)*)", source)
+        self.assertGreaterEqual(len(typed), 5)
+        for verb, rest in typed:
+            command = cli.get_command(click.Context(cli), verb)
+            assert command is not None, verb
+            options = {option for one in command.params for option in one.opts}
+            for word in rest.split():
+                known = isinstance(command, click.Group) and command.get_command(click.Context(command), word)
+                self.assertTrue(known or word in options or word == "claude", (verb, word))
 
     def test_the_host_itself(self) -> None:
         self.assertEqual(self.about(reactorLag=2.5), [("note", "host")])
