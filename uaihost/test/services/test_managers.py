@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import attrs
 from twisted.trial.unittest import SynchronousTestCase
@@ -10,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from uaihost.errors import HostError
 from uaihost.services import description
 from uaihost.services.install import Installer
-from uaihost.services.machine import Ran, run
+from uaihost.services.machine import Ran, look, run
 from uaihost.services.managers import Launchd, Systemd, TaskScheduler, manager_of
 from uaihost.test.services.rig import PROGRAMS, Programs, machine, places
 
@@ -181,3 +184,17 @@ class ProgramTests(SynchronousTestCase):
 
     def test_a_program_that_is_not_there_is_a_status_too(self) -> None:
         self.assertEqual(run(["no-such-program-anywhere"]).status, 127)
+
+    def test_this_installation_and_what_it_is_made_of_are_found(self) -> None:
+        found = look({"WSL_DISTRO_NAME": "Debian"})
+        self.assertTrue(os.access(found.programs / "twistd", os.X_OK))
+        self.assertTrue(found.programs.is_absolute())
+        self.assertIn(Path(sys.prefix), found.needs)
+        # Wherever links lead, the interpreter itself lies in one of them.
+        real = Path(sys.executable).resolve()
+        self.assertTrue(any(real.is_relative_to(folder) for folder in found.needs))
+        self.assertEqual((found.wsl, found.uid), ("Debian", os.geteuid()))
+
+    def test_an_installation_without_twistd_is_refused(self) -> None:
+        with patch("os.access", return_value=False):
+            self.assertIn("install uaihost again", self.assertRaises(HostError, look, {}).message)
