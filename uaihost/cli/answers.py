@@ -285,7 +285,7 @@ class Use(Answer):
     at: int
     user: str
     task: str
-    what: Literal["git", "api", "sign"]
+    what: Literal["api", "git", "sign"]
     host: str
     path: str
     outcome: str
