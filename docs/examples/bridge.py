@@ -3,8 +3,8 @@
 usage: bridge.py PORT TOKEN TASK NAME
 
 It keeps to revision 1 of docs/protocol.md: hosts sign in, pings are answered, a command is asked, a tunnel is
-opened. What a bridge for people needs besides is what sections 4 to 6 describe: it keeps events by their `seq`,
-asks commands under ids that it can repeat, and never mistakes one task's page for another's.
+opened. What a bridge for people needs besides is what sections 4 to 6 describe: it keeps events by their
+`seq`, asks commands under ids that it can repeat, and never mistakes one task's page for another's.
 """
 
 import hmac
