@@ -5,8 +5,12 @@ Building takes half a minute, so what was built of the same files is used again.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
@@ -31,10 +35,30 @@ class Packages:
 def built() -> Packages:
     """Both packages. Blocks."""
     folder = CHECKOUT / ".cache" / "packages" / _digest()
+    with alone("packages"):
+        _build(folder)
+    (newer,) = folder.glob(f"uaihost_{NEWER}_*.deb")
+    (first,) = set(folder.glob("uaihost_*.deb")) - {newer}
+    return Packages(first, newer)
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """One of several workers at a time makes what all of them use."""
+    cache = CHECKOUT / ".cache"
+    cache.mkdir(exist_ok=True)
+    with (cache / f"{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build(folder: Path) -> None:
     if not (folder / "complete").exists():
         # One alone fetches what both need.
         script = str(CHECKOUT / "scripts" / "deb")
-        subprocess.run(["/usr/bin/python3", script, "--fetch"], check=True, timeout=LIMIT)
+        # A test's worker gives its children the modules of another Python.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        subprocess.run(["/usr/bin/python3", script, "--fetch"], check=True, timeout=LIMIT, env=env)
         runs = [[], ["--version", NEWER, "--elsewhere"]]
         started = [
             subprocess.Popen(
@@ -42,6 +66,7 @@ def built() -> Packages:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
+                env=env,
             )
             for words in runs
         ]
@@ -50,9 +75,6 @@ def built() -> Packages:
             if process.returncode:
                 raise RuntimeError(f"{process.args!r}: {said}")
         (folder / "complete").touch()
-    (newer,) = folder.glob(f"uaihost_{NEWER}_*.deb")
-    (first,) = set(folder.glob("uaihost_*.deb")) - {newer}
-    return Packages(first, newer)
 
 
 def _digest() -> str:

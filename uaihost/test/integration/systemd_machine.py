@@ -26,6 +26,7 @@ from uaihost.blocking import Threads
 from uaihost.containers.base import BaseImages
 from uaihost.containers.client import connect
 from uaihost.test.integration.engine import ENGINE_FOLDER, docker_host
+from uaihost.test.integration.packages import alone
 
 reactor: Any = _reactor
 
@@ -158,7 +159,9 @@ async def machine(
     base = await BaseImages(reactor, threads, address, ENGINE_FOLDER).ensure(lambda _: None)
 
     def boot() -> SystemdMachine:
-        return booted(address, image(address, base.name, base.id, packages), binds)
+        with alone("systemd-machine"):
+            name = image(address, base.name, base.id, packages)
+        return booted(address, name, binds)
 
     made: SystemdMachine = await deferToThread(boot)
     case.addCleanup(deferToThread, made.remove)
