@@ -59,7 +59,7 @@ FIGURES = {
         Figure("uaihost_commands_started_total", "counter", (), "Commands that began, again or anew."),
         Figure("uaihost_commands_ended_total", "counter", ("outcome",),
                "Commands that ended. One that the host's end cut off is `interrupted` and begins again."),
-        Figure("uaihost_commands_running", "gauge", (), "Commands without a result."),
+        Figure("uaihost_commands_running", "gauge", (), "Commands under way."),
         Figure("uaihost_turns_started_total", "counter", (), "Turns of agents that began."),
         Figure("uaihost_turns_ended_total", "counter", ("outcome",), "Turns of agents that ended."),
         Figure("uaihost_turns_running", "gauge", (), "Turns of agents under way."),
@@ -122,7 +122,6 @@ class _Families(Collector):
         yield _single("uaihost_outbox_rows", status["outbox"])
         oldest = status.get("outboxOldest")
         yield _single("uaihost_outbox_oldest_seconds", max(0.0, self._now - oldest / 1000) if oldest else 0.0)
-        yield _single("uaihost_commands_running", status["commands"])
         yield _single("uaihost_tunnels_open", status["tunnels"])
         yield _single("uaihost_reactor_lag_seconds", status.get("reactorLag", 0.0))
         yield from self._lives()
@@ -138,7 +137,8 @@ class _Families(Collector):
             yield _single(f"uaihost_{name}_started_total", held["begun"])
             ended = {(outcome,): count for outcome, count in held["ended"].items()}
             yield _labelled(f"uaihost_{name}_ended_total", ended)
-        yield _single("uaihost_turns_running", self._counts["turns"]["running"])
+            # From the same count as those: one that is being accepted, refused or repeated has not begun.
+            yield _single(f"uaihost_{name}_running", held["running"])
 
     def _link(self) -> Iterable[Metric]:
         link = self._counts.get("link") or {}
