@@ -53,7 +53,6 @@ _MACHINE = (
     ("ProtectHostname", "yes"),
     ("ProtectProc", "invisible"),
     ("PrivateDevices", "yes"),
-    ("PrivateTmp", "yes"),
     ("PrivateMounts", "yes"),
     ("DevicePolicy", "closed"),
     ("KeyringMode", "private"),
@@ -62,6 +61,7 @@ _MACHINE = (
 
 # Folders of people; what lies there is not there for the service unless it is named.
 _HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
+_TEMPORARY = (Path("/tmp"), Path("/var/tmp"))
 # Sockets of engines: whoever can speak there is root.
 _ENGINES = ("-/run/docker.sock", "-/run/podman", "-/run/containerd")
 
@@ -156,6 +156,9 @@ def _hardening(service: Description) -> Lines:
         return lines
     lines += _MACHINE
     lines += [("ProtectHome", _homes(places.reads)), *_binds(places.reads)]
+    # An installation or a data folder in /tmp, as of a trial, must be seen there.
+    shared = any(path.is_relative_to(tmp) for path in (*places.reads, places.data) for tmp in _TEMPORARY)
+    lines.append(("PrivateTmp", "no" if shared else "yes"))
     lines += _folders(service)
     lines.append(("CapabilityBoundingSet", " ".join(service.rights)))
     if not places.root:

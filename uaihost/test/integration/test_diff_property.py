@@ -98,7 +98,10 @@ def run(copy: Path, index: Path, *words: str, stdin: bytes = b"") -> bytes:
 def as_it_is(copy: Path, index: Path) -> bytes:
     """The tree that `git add -A` makes."""
     own = copy / ".git" / "index"
-    index.write_bytes(own.read_bytes()) if own.exists() else index.unlink(missing_ok=True)
+    index.unlink(missing_ok=True)
+    if own.exists():
+        # With its time: by that git knows which files were written too soon after it to be told by theirs.
+        shutil.copy2(own, index)
     run(copy, index, "add", "-A")
     return listed(copy, index)
 
