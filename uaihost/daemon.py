@@ -133,10 +133,13 @@ class Daemon:
         """The log."""
         return self._log.recent
 
-    def not_ready(self) -> str | None:
-        """Why the host cannot take commands now."""
-        state = self._link.state
-        return None if state.name == "connected" else f"bridge {state.name}: {state.reason}"
+    def readiness(self) -> dict[str, str | None]:
+        """Each part that commands need, and why it is not there."""
+        state, engine = self._link.state, self._rooms.engine_answers
+        return {
+            "bridge": None if state.name == "connected" else f"{state.name}: {state.reason}".rstrip(": "),
+            "engine": None if engine else "not looked at yet" if engine is None else "it does not answer",
+        }
 
     def download(self, ticket: str) -> Download:
         """An export that was made."""

@@ -73,8 +73,8 @@ class Daemon(Protocol):
     def recent(self) -> Recent:
         """The log."""
 
-    def not_ready(self) -> str | None:
-        """Why the host cannot take commands now; None when it can."""
+    def readiness(self) -> dict[str, str | None]:
+        """Each part that commands need, and why it is not there; None when it is."""
 
     async def status(self) -> dict[str, Any]:
         """What is going on, as JSON-able values."""
@@ -172,11 +172,12 @@ class LocalApi:
     @app.route("/readyz", methods=["GET"])
     def ready(self, request: Request) -> bytes:
         self._check(request, Need.NOTHING)
-        why = self._daemon.not_ready()
-        if why is not None:
+        parts = self._daemon.readiness()
+        fine = all(why is None for why in parts.values())
+        if not fine:
             request.setResponseCode(503)
         # Why is nobody's business who has no token.
-        return _json(request, {"ok": why is None, **({"reason": why} if why and not self._door else {})})
+        return _json(request, {"ok": fine} if self._door else {"ok": fine, "parts": parts})
 
     @app.route("/metrics", methods=["GET"])
     async def metrics(self, request: Request) -> bytes:

@@ -41,8 +41,8 @@ class FakeDaemon:
         self.downloads: dict[str, FakeDownload] = {}
         self.problem: str | None = None
 
-    def not_ready(self) -> str | None:
-        return self.problem
+    def readiness(self) -> dict[str, str | None]:
+        return {"bridge": self.problem, "engine": None}
 
     def download(self, ticket: str) -> FakeDownload:
         if ticket not in self.downloads:

@@ -36,12 +36,16 @@ class ApiTests(SynchronousTestCase):
         self.assertEqual(self.ask("GET", "/api/status"), (200, {"tasks": []}))
 
     def test_health(self) -> None:
-        for path in ("/livez", "/healthz", "/readyz"):
+        for path in ("/livez", "/healthz"):
             self.assertEqual(self.ask("GET", path), (200, {"ok": True}))
-        self.daemon.problem = "bridge waiting: refused"
+        ready = {"ok": True, "parts": {"bridge": None, "engine": None}}
+        self.assertEqual(self.ask("GET", "/readyz"), (200, ready))
+        self.daemon.problem = "waiting: refused"
         self.assertEqual(self.ask("GET", "/livez"), (200, {"ok": True}))
         answer = self.ask("GET", "/readyz")
-        self.assertEqual(answer, (503, {"ok": False, "reason": "bridge waiting: refused"}))
+        self.assertEqual(
+            answer, (503, {"ok": False, "parts": {"bridge": "waiting: refused", "engine": None}})
+        )
 
     def test_a_defect_is_a_sentence_and_a_line_in_the_log(self) -> None:
         status, answer = self.ask("POST", "/api/verbs/break", {})
