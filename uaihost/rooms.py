@@ -233,7 +233,7 @@ class Rooms:
         trash = Trash(folders.tasks / ".trash")
         self.exports = Exports(reactor, ground.threads("exports", 1), workspaces, folders.exports, trash)
         owners = OwnerCommands(self.tasks, lanes, workspaces, self.exports)
-        self.verbs |= {"task.stop": owners.stop, "task.export": owners.export}
+        self.verbs |= {"task.stop": owners.stop, "task.export": owners.export, "task.keep": owners.keep}
         surface = registry(
             self.tasks,
             ChannelCommands(self.channels, self.waking),

@@ -328,6 +328,20 @@ class Doctor(Answer):
     checks: list[CheckResult]
 
 
+class BackedUp(Answer, rename=None):
+    """size: of the members together; bytes, problems: where it was created."""
+
+    file: str
+    version: str
+    at: int
+    keys: bool
+    members: int
+    size: int
+    left_out: list[str]
+    bytes: int | None = None
+    problems: list[str] = []
+
+
 class Saved(Answer):
     """at: seconds since the epoch; path, notes: once it was restored."""
 
@@ -468,6 +482,9 @@ ANSWERS: dict[str, Any] = {
     "image base": Base,
     "image rm": Removed,
     "gc": Gc,
+    "backup create": BackedUp,
+    "backup verify": BackedUp,
+    "backup restore": BackedUp,
     "secrets status": Secrets,
     "secrets rotate": Rotated,
     "secrets forget": Forgotten,

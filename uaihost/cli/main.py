@@ -45,6 +45,7 @@ VERBS = {
         "image": "image",
         "gc": "gc",
         "secrets": "secrets",
+        "backup": "backup",
         "completion": "completion",
     },
 }

@@ -65,6 +65,16 @@ class OwnerCommands:
         back = f"uaihost restore {task_id}" if done["saved"] else None
         return {**done, "restore": back}
 
+    async def keep(self, words: dict[str, Any]) -> dict[str, Any]:
+        """Save what the task holds now, and leave it as it is: `{taskId}` -> `{kept}`, how many work copies.
+
+        Raises:
+            HostError: it cannot be read or written.
+        """
+        record = await self._tasks.records.find(_task(words))
+        kept = [] if record is None else await to_the_end(self._tasks.keep(record))
+        return {"kept": len(kept)}
+
     async def export(self, words: dict[str, Any]) -> dict[str, Any]:
         """An archive of the task's work, as it is now or, when the task is gone, as it was kept.
 

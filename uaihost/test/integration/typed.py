@@ -36,8 +36,10 @@ class Reader:
         """Interrupt what goes on, the newest first."""
         while self._goes_on:
             process = self._goes_on.pop()
-            os.killpg(process.pid, signal.SIGINT)
-            process.wait(ENDS)
+            # One that ended by itself was told of already.
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT)
+                process.wait(ENDS)
 
     def here(self, text: str) -> str:
         """A line with the words of this place."""
