@@ -7,6 +7,7 @@ first). Everything here blocks. It trusts no name in a file that it reads.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -20,6 +21,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -28,12 +30,15 @@ import attrs
 from uaihost import __version__
 from uaihost.errors import ErrorCode, HostError
 from uaihost.offline import DataLock
-from uaihost.paths import Folders
+from uaihost.paths import Folders, data_files
+from uaihost.state import migration
 
 # Of the file's form: a reader refuses a newer one.
 FORMAT = 1
 MANIFEST = "manifest.json"
-DATABASES = ("state.db", "bridge.db")
+# A file, and the folder of its migrations below that of the host's.
+DATABASES = {"state.db": ".", "bridge.db": "bridge"}
+NAME = "host-id"
 KEYS = ("secrets.key", "host-token", "bridge.key")
 TREES = ("saved", "transcripts")
 PIECE = 1 << 20
@@ -120,7 +125,8 @@ def create(folders: Folders, target: Path, *, keys: bool, replace: bool, progres
     """Write a backup into `target` (mode 0600): whole, or not at all.
 
     Raises:
-        HostError: `conflict`, the file exists; `not_found`, there is nothing to keep.
+        HostError: `conflict`, the file exists; `not_found`, there is nothing to keep; `unavailable`, it
+            cannot be written.
     """
     if not folders.database.exists():
         raise HostError(
@@ -130,7 +136,9 @@ def create(folders: Folders, target: Path, *, keys: bool, replace: bool, progres
         raise HostError(ErrorCode.CONFLICT, f"{target} exists; name another file, or give --force")
     partial = target.with_name(f"{target.name}.partial")
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        # One of a backup that was cut off. A file that somebody else made would be his to read.
+        partial.unlink(missing_ok=True)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             with tarfile.open(fileobj=file, mode="w:gz", compresslevel=6) as archive:
                 writer = _Writer(archive, progress)
@@ -139,8 +147,16 @@ def create(folders: Folders, target: Path, *, keys: bool, replace: bool, progres
             file.flush()
             os.fsync(file.fileno())
         partial.replace(target)
-    finally:
+        _flush(target.parent)
+    except OSError as error:
         partial.unlink(missing_ok=True)
+        raise HostError(
+            ErrorCode.UNAVAILABLE,
+            f"{target} cannot be written: {error.strerror or error}; there is no backup",
+        ) from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     return found
 
 
@@ -149,10 +165,13 @@ def _fill(writer: _Writer, folders: Folders, keys: bool, scratch: Path) -> None:
         for name in DATABASES:
             if (folders.root / name).exists():
                 copy = Path(held) / name
-                with sqlite3.connect(folders.root / name) as live, sqlite3.connect(copy) as kept:
+                with (
+                    closing(sqlite3.connect(folders.root / name)) as live,
+                    closing(sqlite3.connect(copy)) as kept,
+                ):
                     live.backup(kept)
                 writer.add(name, copy)
-    for name in ("host-id", *(KEYS if keys else ())):
+    for name in (NAME, *(KEYS if keys else ())):
         writer.add(name, folders.root / name)
     trees = [folders.root / name for name in TREES]
     trees += sorted(folders.tasks.glob("*/attachments")) if folders.tasks.is_dir() else []
@@ -162,18 +181,21 @@ def _fill(writer: _Writer, folders: Folders, keys: bool, scratch: Path) -> None:
 
 
 def _files(tree: Path) -> Iterator[Path]:
-    """Every file below; what a repository's refs name comes after its refs, so that it is there for them."""
-    found = [
-        Path(folder) / name for folder, _, names in os.walk(tree, followlinks=False) for name in sorted(names)
-    ]
-    yield from sorted(found, key=lambda path: ("objects" in path.parts, str(path)))
+    """Every file below. Objects of repositories are looked for after everything else was read: a save brings
+    objects before the refs that name them, so that what a ref named is there."""
+    for objects in (False, True):
+        for folder, _, names in os.walk(tree, followlinks=False):
+            # `<tree>/<repository>/objects`, and no branch of that name.
+            if (Path(folder).relative_to(tree).parts[1:2] == ("objects",)) == objects:
+                yield from (Path(folder) / name for name in sorted(names))
 
 
 def verify(source: Path, into: Path | None = None) -> Contents:
     """Read a whole backup and check every byte; write it below `into` when that is given.
 
     Raises:
-        HostError: `invalid_args`: it is no backup, is damaged, of a newer version, or names what it must not.
+        HostError: `invalid_args`: it is no backup, is damaged, of a newer version, or names what it must not;
+            `unavailable`: the disk is full.
     """
     with tempfile.TemporaryDirectory(prefix="uaihost-verify-") as scratch:
         folder = Path(scratch) if into is None else into
@@ -185,27 +207,52 @@ def verify(source: Path, into: Path | None = None) -> Contents:
                 while plain.read(PIECE):
                     pass
         except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                said = f"the disk that holds {folder.parent} is full; free some space"
+                raise HostError(ErrorCode.UNAVAILABLE, f"{said}; nothing was changed") from None
             raise _damaged(source, str(error)) from None
         if manifest is None:
             raise _damaged(source, "its end is missing")
-        if manifest.get("format", 0) > FORMAT:
+        found, expected = _told(source, manifest)
+        if seen != expected:
+            wrong = sorted({*seen.items()} ^ {*expected.items()})[0][0]
+            raise _damaged(source, f"{wrong} is not what was written")
+        if "state.db" not in seen:
+            raise _damaged(source, "it holds no state.db")
+        for name in DATABASES:
+            if name in seen:
+                _open(source, folder / name)
+    return found
+
+
+def _told(source: Path, manifest: Any) -> tuple[Contents, dict[str, str]]:
+    """What a manifest says, and the digests that it names."""
+    try:
+        if manifest["format"] > FORMAT:
             raise HostError(
                 ErrorCode.INVALID_ARGS,
                 f"{source} is of uaihost {manifest.get('version')}; use that or a later one",
             )
-        expected = {name: each["sha256"] for name, each in manifest["files"].items()}
-        if seen != expected:
-            wrong = sorted({*seen.items()} ^ {*expected.items()})[0][0]
-            raise _damaged(source, f"{wrong} is not what was written")
-        for name in DATABASES:
-            if (folder / name).exists():
-                with sqlite3.connect(folder / name) as database:
-                    (said,) = database.execute("PRAGMA quick_check(1)").fetchone()
-                if said != "ok":
-                    raise _damaged(source, f"{name}: {said}")
-    fields = {field.name for field in attrs.fields(Contents)}
-    kept = {name: value for name, value in manifest.items() if name in fields}
-    return Contents(**{**kept, "left_out": tuple(kept["left_out"])})
+        fields = {field.name: manifest[field.name] for field in attrs.fields(Contents)}
+        found = Contents(**{**fields, "left_out": tuple(fields["left_out"])})
+        return found, {name: each["sha256"] for name, each in manifest["files"].items()}
+    except (KeyError, TypeError, AttributeError):
+        raise _damaged(source, f"its {MANIFEST} is none") from None
+
+
+def _open(source: Path, path: Path) -> None:
+    """Whether a database is whole, and one that this version can open."""
+    known = migration.read(data_files("migrations") / DATABASES[path.name])
+    try:
+        with closing(sqlite3.connect(path)) as database:
+            migration.inspect(database, Path(path.name), known)
+            (said,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+    except HostError as error:
+        raise HostError(ErrorCode.INVALID_ARGS, f"{source} cannot be used: {error.message}") from None
+    except (sqlite3.Error, TypeError) as error:
+        raise _damaged(source, f"{path.name}: {error}") from None
+    if said != "ok":
+        raise _damaged(source, f"{path.name}: {said}")
 
 
 def _read(
@@ -215,7 +262,7 @@ def _read(
     seen: dict[str, str] = {}
     for entry in archive:
         name = PurePosixPath(entry.name)
-        if not entry.isreg() or name.is_absolute() or ".." in name.parts or not name.parts:
+        if not entry.isreg() or not _kept(name) or entry.name in seen:
             raise ValueError(f"it names {entry.name[:80]!r}, which is no file of a host's data")
         content = archive.extractfile(entry)
         assert content is not None
@@ -241,6 +288,20 @@ def _read(
     return seen, None
 
 
+def _kept(name: PurePosixPath) -> bool:
+    """Whether `create` writes files of this name; nothing else comes into a data folder."""
+    if ".." in name.parts:
+        return False
+    match name.parts:
+        case [only]:
+            return only in (MANIFEST, NAME, *DATABASES, *KEYS)
+        case ["tasks", _, "attachments", _, *_]:
+            return True
+        case [tree, _, *_]:
+            return tree in TREES
+    return False
+
+
 def restore(folders: Folders, source: Path) -> Contents:
     """Put a backup into a data folder without a host's data. A kill at any moment loses nothing: the database
     comes last, and what was in the way is kept in `before-restore-*`.
@@ -261,6 +322,12 @@ def restore(folders: Folders, source: Path) -> Contents:
         half.mkdir(mode=0o700)
         try:
             found = verify(source, half)
+            for repository in (half / "saved").glob("*.git"):
+                # Git takes it for none without these, and an empty folder is in no backup.
+                for needed in ("objects", "refs"):
+                    (repository / needed).mkdir(exist_ok=True)
+            for written, _, _ in os.walk(half, topdown=False):
+                _flush(Path(written))
             _put(half, folders.root)
         finally:
             shutil.rmtree(half, ignore_errors=True)
@@ -272,14 +339,23 @@ def restore(folders: Folders, source: Path) -> Contents:
 def _put(half: Path, root: Path) -> None:
     aside: Path | None = None
     names = sorted(path.name for path in half.iterdir())
-    for name in sorted(names, key=lambda name: name in DATABASES):
+    for name in sorted(names, key=lambda name: (name in DATABASES, name == "state.db")):
+        if name == "state.db":
+            # With it the folder is a host's: after a power cut too it is the last that is there.
+            _flush(root)
         if (root / name).exists():
             aside = aside or Path(tempfile.mkdtemp(prefix="before-restore-", dir=root))
             (root / name).rename(aside / name)
         (half / name).rename(root / name)
-    descriptor = os.open(root, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+    _flush(root)
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _damaged(source: Path, why: str) -> HostError:

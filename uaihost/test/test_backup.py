@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import os
+import shutil
 import sqlite3
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -122,8 +125,22 @@ class CreateTests(Case):
         def full(name: str, size: int) -> None:
             raise OSError(28, "No space left on device")
 
-        self.assertRaises(OSError, lambda: self.create(progress=full))
+        said = self.refused(ErrorCode.UNAVAILABLE, lambda: self.create(progress=full))
+        self.assertIn("No space left on device", said)
         self.assertEqual([path.name for path in self.root.iterdir()], ["data"])
+
+    def test_a_file_that_was_laid_ready_by_somebody_else_is_not_written_to(self) -> None:
+        partial = self.root / "kept.tar.gz.partial"
+        partial.write_text("")
+        partial.chmod(0o666)
+        with partial.open("rb") as theirs:
+            self.create(keys=True)
+            self.assertEqual(theirs.read(), b"")
+        self.assertEqual(self.file.stat().st_mode & 0o777, 0o600)
+
+    def test_a_place_that_cannot_be_written_is_a_sentence(self) -> None:
+        self.file = self.root / "nowhere" / "kept.tar.gz"
+        self.assertIn("cannot be written", self.refused(ErrorCode.UNAVAILABLE, self.create))
 
     def test_a_folder_without_a_host_is_refused(self) -> None:
         self.folders = self.other
@@ -162,6 +179,66 @@ class VerifyTests(Case):
                 "no whole backup", self.refused(ErrorCode.INVALID_ARGS, lambda: backup.verify(self.file))
             )
 
+    def foreign(self, *members: tuple[str, bytes], **more: Any) -> None:
+        """A whole file with these members, and a manifest that agrees with them."""
+        files = {
+            name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in members
+        }
+        told = {"version": "1", "at": 1, "keys": False, "members": len(files), "size": 1, "left_out": []}
+        manifest = json.dumps({"format": 1, **told, "files": files, **more}).encode()
+        with tarfile.open(self.file, "w:gz") as archive:
+            for name, data in (*members, ("manifest.json", manifest)):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                archive.addfile(entry, io.BytesIO(data))
+
+    def damaged(self) -> str:
+        said = self.refused(ErrorCode.INVALID_ARGS, lambda: backup.restore(self.other, self.file))
+        self.assertEqual([path.name for path in self.other.root.iterdir()], ["lock"])
+        return said
+
+    def test_only_what_a_backup_has_comes_into_a_data_folder(self) -> None:
+        state = ("state.db", self.folders.database.read_bytes())
+        for name in (
+            "lock",
+            "control.sock",
+            "state.db-wal",
+            "tools/node/bin/node",
+            "tasks/t1/control/x",
+            "tasks/t1/attachments",
+            "saved",
+            "host-id/x",
+        ):
+            self.foreign(state, (name, b"x"))
+            self.assertIn("no file of a host's data", self.damaged())
+
+    def test_a_name_that_comes_twice_is_refused(self) -> None:
+        self.foreign(("transcripts/a", b"1"), ("transcripts/a", b"1"))
+        self.refused(ErrorCode.INVALID_ARGS, lambda: backup.verify(self.file))
+
+    def test_one_without_a_host_is_refused(self) -> None:
+        self.foreign(("transcripts/a", b"1"))
+        self.assertIn("holds no state.db", self.damaged())
+
+    def test_a_database_that_is_none_is_refused(self) -> None:
+        self.foreign(("state.db", b"this is not a database, and long enough to be read as one" * 40))
+        self.assertIn("state.db", self.damaged())
+
+    def test_a_manifest_that_is_none_is_refused(self) -> None:
+        for wrong in ({"files": None}, {"files": {"x": 1}}, {"left_out": None}, {"format": "1"}):
+            self.foreign(**wrong)
+            self.assertIn("manifest.json is none", self.damaged())
+
+    def test_a_database_that_only_a_later_version_can_open_is_refused(self) -> None:
+        with sqlite3.connect(self.folders.database) as database:
+            database.executemany(
+                "INSERT INTO schema_versions (version, name) VALUES (?, 'later')",
+                [(each,) for each in range(90, 99)],
+            )
+            database.execute("UPDATE schema_floor SET version = 98")
+        self.create()
+        self.assertIn("newer uaihost", self.damaged())
+
     def hostile(self, *entries: tarfile.TarInfo, manifest: dict[str, Any] | None = None) -> None:
         with tarfile.open(self.file, "w:gz") as archive:
             for entry in entries:
@@ -196,6 +273,65 @@ class VerifyTests(Case):
         self.assertIn(
             "of uaihost 9.0", self.refused(ErrorCode.INVALID_ARGS, lambda: backup.verify(self.file))
         )
+
+
+class RepositoryTests(Case):
+    """Saved work is whole when saves go on meanwhile, and git can use it."""
+
+    def repository_at(self, name: str) -> None:
+        self.repository = self.folders.root / "saved" / name
+        shutil.rmtree(self.repository.parent)
+        self.repository.mkdir(parents=True)
+        self.git("init", "-q", "--bare", "--template=")
+        self.tree = self.git("mktree")
+
+    def git(self, *words: str, of: Path | None = None) -> str:
+        who = {f"GIT_{each}_{part}": "a@b" for each in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
+        done = subprocess.run(
+            ["git", "-C", str(of or self.repository), *words],
+            env={**os.environ, **who, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"},
+            input="",
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    def save(self, branch: str, text: str) -> None:
+        commit = self.git("commit-tree", self.tree, "-m", text)
+        self.git("update-ref", f"refs/heads/{branch}", commit)
+
+    def back(self) -> Path:
+        backup.restore(self.other, self.file)
+        return self.other.root / "saved" / self.repository.name
+
+    def test_work_that_is_saved_while_it_is_read_is_there_with_its_name(self) -> None:
+        # A branch may be called like the folder of objects.
+        for branch in ("x", "objects/y"):
+            self.repository_at("shop.git")
+            self.save(branch, "one")
+            seen: list[str] = []
+
+            def meanwhile(name: str, size: int, branch: str = branch, seen: list[str] = seen) -> None:
+                if name.endswith("shop.git/HEAD"):
+                    seen.append(name)
+                    self.save(branch, "two")
+
+            self.create(progress=meanwhile, replace=True)
+            self.assertEqual(len(seen), 1)
+            restored = self.back()
+            self.git("fsck", "--full", "--strict", of=restored)
+            self.assertEqual(self.git("log", "-1", "--format=%s", branch, of=restored), "two")
+            self.other = Folders(self.root / "another")
+
+    def test_one_whose_names_are_all_in_one_file_is_a_repository_again(self) -> None:
+        self.repository_at("shop.git")
+        self.save("x", "one")
+        self.git("pack-refs", "--all", "--prune")
+        shutil.rmtree(self.repository / "refs")
+        (self.repository / "refs").mkdir()
+        self.create()
+        self.assertEqual(self.git("log", "-1", "--format=%s", "x", of=self.back()), "one")
 
 
 class RestoreTests(Case):

@@ -39,7 +39,11 @@ class Reader:
             # One that ended by itself was told of already.
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGINT)
-                process.wait(ENDS)
+                try:
+                    process.wait(ENDS)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    raise
 
     def here(self, text: str) -> str:
         """A line with the words of this place."""
@@ -70,7 +74,8 @@ class Reader:
         path = self._folder / f"stays-{len(self._goes_on)}.log"
         with path.open("wb") as log:
             process = subprocess.Popen(
-                ["bash", "-c", self.here(command.text)],
+                # A shell ignores interrupts for what it starts in the background, and this test may be such.
+                ["env", "--default-signal=INT", "bash", "-c", self.here(command.text)],
                 cwd=self._folder,
                 env=self._env,
                 stdin=subprocess.DEVNULL,
