@@ -30,7 +30,7 @@ import attrs
 from uaihost import __version__
 from uaihost.errors import ErrorCode, HostError
 from uaihost.offline import DataLock
-from uaihost.paths import Folders, data_files
+from uaihost.paths import Folders, data_files, flush
 from uaihost.state import migration
 
 # Of the file's form: a reader refuses a newer one.
@@ -147,7 +147,7 @@ def create(folders: Folders, target: Path, *, keys: bool, replace: bool, progres
             file.flush()
             os.fsync(file.fileno())
         partial.replace(target)
-        _flush(target.parent)
+        flush(target.parent)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise HostError(
@@ -327,7 +327,7 @@ def restore(folders: Folders, source: Path) -> Contents:
                 for needed in ("objects", "refs"):
                     (repository / needed).mkdir(exist_ok=True)
             for written, _, _ in os.walk(half, topdown=False):
-                _flush(Path(written))
+                flush(Path(written))
             _put(half, folders.root)
         finally:
             shutil.rmtree(half, ignore_errors=True)
@@ -342,20 +342,12 @@ def _put(half: Path, root: Path) -> None:
     for name in sorted(names, key=lambda name: (name in DATABASES, name == "state.db")):
         if name == "state.db":
             # With it the folder is a host's: after a power cut too it is the last that is there.
-            _flush(root)
+            flush(root)
         if (root / name).exists():
             aside = aside or Path(tempfile.mkdtemp(prefix="before-restore-", dir=root))
             (root / name).rename(aside / name)
         (half / name).rename(root / name)
-    _flush(root)
-
-
-def _flush(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush(root)
 
 
 def _damaged(source: Path, why: str) -> HostError:

@@ -24,6 +24,15 @@ _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 SOCKET_LIMIT = 107 if sys.platform == "linux" else 103
 
 
+def flush(path: Path) -> None:
+    """Bring to the disk what a file holds, or what was made, renamed or removed in a folder. Blocks."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def data_files(name: str) -> Path:
     """The folder `name` (`migrations`, `images`): the source tree's, else `<sys.prefix>/share/uaihost`'s.
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import attrs
 
 from uaihost.errors import ErrorCode, HostError
+from uaihost.paths import flush
 
 SIZE = 32
 # systemd's name for the folder with a unit's credentials (systemd.exec(5), "Credentials").
@@ -76,11 +77,11 @@ class FileSource:
             self._old.unlink(missing_ok=True)
             os.link(self.path, self._old)
         new.replace(self.path)
-        _sync(self.path.parent)
+        flush(self.path.parent)
 
     def forget_old(self) -> None:
         self._old.unlink(missing_ok=True)
-        _sync(self.path.parent)
+        flush(self.path.parent)
 
 
 @attrs.frozen
@@ -205,11 +206,3 @@ def _key(text: bytes, where: str) -> bytes:
             "in again",
         )
     return key
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

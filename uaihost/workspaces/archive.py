@@ -16,6 +16,7 @@ from pathlib import Path
 
 import attrs
 
+from uaihost.paths import flush
 from uaihost.workspaces.leftovers import safe_to_unpack, shown_name
 from uaihost.workspaces.untrusted import descended, folder, open_up
 
@@ -67,15 +68,6 @@ def write(target: Path, top: Path, items: Iterable[Item]) -> list[bytes]:
     flush(target.parent)
     flush(target.parent.parent)
     return unread
-
-
-def flush(path: Path) -> None:
-    """Bring what was renamed in the folder `path` to the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def unpack(archive: Path, target: Path, below: bytes = WORK) -> list[str]:

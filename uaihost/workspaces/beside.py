@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from uaihost.blocking import Blocking
+from uaihost.paths import flush
 from uaihost.workspaces import archive
 from uaihost.workspaces.leftovers import Inner, Survey, choose, shown_name
 from uaihost.workspaces.places import Places
@@ -135,8 +136,8 @@ def write_json(target: Path, value: Any) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.rename(target)
-    archive.flush(target.parent)
-    archive.flush(target.parent.parent)
+    flush(target.parent)
+    flush(target.parent.parent)
 
 
 def _notes(found: Found) -> list[str]:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from uaihost.blocking import Blocking
 from uaihost.errors import ErrorCode, HostError
+from uaihost.paths import flush
 from uaihost.workspaces.locks import Locks
 from uaihost.workspaces.mirrors import Mirrors
 from uaihost.workspaces.offers import ORIGIN
@@ -247,8 +248,8 @@ def _link_objects(source: Path, target: Path) -> None:
         for file in new:
             _link(file, place / file.name)
         if new:
-            _flush(place)
-    _flush(target / "objects")
+            flush(place)
+    flush(target / "objects")
 
 
 def _link(file: Path, target: Path) -> None:
@@ -260,23 +261,15 @@ def _link(file: Path, target: Path) -> None:
         half.unlink(missing_ok=True)
         shutil.copyfile(file, half)
         half.rename(target)
-    _flush(target)
+    flush(target)
 
 
 def _flush_refs(path: Path, names: Iterable[str]) -> None:
     for parent in {(path / name).parent for name in names}:
         with suppress(FileNotFoundError):
-            _flush(parent)
-    _flush(path)
-    _flush(path.parent)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            flush(parent)
+    flush(path)
+    flush(path.parent)
 
 
 def _clear_locks(path: Path) -> None:
