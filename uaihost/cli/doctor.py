@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -27,6 +29,7 @@ from uaihost.doctor.patient import Patient, running
 from uaihost.doctor.run import Examination, chosen
 from uaihost.errors import HostError
 from uaihost.paths import Folders
+from uaihost.services.description import USER
 from uaihost.services.given import read_variables
 
 # Threads: most checks wait for something else than this machine.
@@ -82,7 +85,9 @@ def doctor(as_json: bool, only: tuple[str, ...], quick: bool, listed: bool, repo
         threads = Threads(reactor, "doctor", THREADS)
         try:
             patient = await _patient(reactor, threads, environ, settings, problems)
-            examination = Examination(patient, checks, began=shown.began, done=shown.done)
+            examination = Examination(
+                patient, checks, began=shown.began, done=shown.done, sudo=not _root_without_sudo()
+            )
             with shown.live(silent=as_json):
                 found = await examination.run()
             held = [] if report is None else await threads.call(bundle.write, report, patient, found)
@@ -108,6 +113,13 @@ def _list(as_json: bool) -> None:
         return
     for check in CHECKS:
         click.echo(f"{check.name:<18}{check.title}")
+
+
+def _root_without_sudo() -> bool:
+    """Whether lines are typed by root where sudo is not installed: root itself, or as the package's program
+    lets root be its service's user."""
+    person = pwd.getpwuid(os.geteuid()).pw_name
+    return person in ("root", USER) and shutil.which("sudo") is None
 
 
 def _environment() -> dict[str, str]:

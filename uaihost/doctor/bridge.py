@@ -11,7 +11,9 @@ import re
 import socket
 import ssl
 import time
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -22,7 +24,7 @@ from twisted.python.failure import Failure
 
 from uaihost.doctor import certificates
 from uaihost.doctor.model import Finding, fail, ok, skipped, warn
-from uaihost.doctor.patient import Patient
+from uaihost.doctor.patient import Patient, readable
 from uaihost.link.endpoint import Closed, NotOpened, bridge_endpoint
 from uaihost.link.link import REJECTED
 from uaihost.link.socket import MessageSocket
@@ -197,7 +199,9 @@ async def token(patient: Patient) -> Finding:
     endpoint = bridge_endpoint(patient.reactor, patient.url, ca_file=patient.settings.ca_file)
     try:
         await endpoint.connect(factory)
-        return await asking.done
+        found = await asking.done
+        refused = found.facts.get("code") == REJECTED
+        return attrs.evolve(found, fix=new_token(patient.environ)) if refused else found
     except NotOpened as error:
         return fail(
             f"the host's own way to the bridge does not open: {error}",
@@ -220,7 +224,9 @@ def _of_the_running(patient: Patient, status: Any) -> Finding:
     if _connected(status):
         return ok("the running host is connected", state=state)
     if state == "fatal":
-        return fail(f"the bridge refused the running host: {reason}", *_NEW_TOKEN, state=state)
+        return fail(
+            f"the bridge refused the running host: {reason}", *new_token(patient.environ), state=state
+        )
     again = bridge.get("retryAt")
     # Seconds since the epoch, as the host's clock has them.
     soon = f"; it tries again in {max(0, again - time.time()):.0f} s" if again else ""
@@ -231,10 +237,15 @@ def _of_the_running(patient: Patient, status: Any) -> Finding:
     )
 
 
-_NEW_TOKEN = (
-    "export UAI_HOST_TOKEN_FILE=FILE   # with the token that the bridge's operator gives you",
-    "uaihost restart   # a host that was refused does not try again by itself",
-)
+def new_token(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """How another token is given: into the file that is read already, whose owner and mode stay."""
+    again = "uaihost restart   # a host that was refused does not try again by itself"
+    file = environ.get("UAI_HOST_TOKEN_FILE")
+    whose = "with the token that the bridge's operator gives you"
+    if not file or environ.get("UAI_HOST_TOKEN"):
+        return f"export UAI_HOST_TOKEN_FILE=FILE   # {whose}", again
+    sudo = "" if os.access(file, os.W_OK) else "sudo "
+    return f"{sudo}cp FILE {readable(Path(file))}   # FILE: {whose}", again
 
 
 class _Asking(Protocol):
@@ -291,7 +302,8 @@ def refusal(code: int | None, reason: str) -> Finding:
     if code == REJECTED and "host id" in reason:
         return ok("accepted")
     if code == REJECTED:
-        return fail(f"the bridge refuses the token: {reason or 'no reason given'}", *_NEW_TOKEN, code=code)
+        said = f"the bridge refuses the token: {reason or 'no reason given'}"
+        return fail(said, *new_token({}), code=code)
     return fail(
         f"the bridge closed the connection before it answered (code {code}): {reason}",
         "uaihost doctor --only bridge-token",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from uaihost.doctor import bridge, container, data, engine, host, machine, stored
 from uaihost.doctor.daemon import daemon
 from uaihost.doctor.model import Check
+from uaihost.doctor.service import service
 
 CHECKS = (
     Check("settings", "settings", host.settings),
     Check("versions", "versions", host.python),
     Check("accelerations", "compiled parts", host.accelerations),
     Check("daemon", "running host", daemon),
-    Check("service", "service", machine.service, limit=10),
+    Check("service", "service", service, limit=10),
     Check("data-folder", "data folder", data.folder),
     Check("disk", "disk", data.disk),
     Check("memory", "memory", host.memory),

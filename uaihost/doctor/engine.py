@@ -16,6 +16,7 @@ from uaihost.containers.firewall import Firewall
 from uaihost.containers.setup import ROOT_SOCKET, Machine, look
 from uaihost.doctor.model import Finding, fail, ok, skipped, together, warn
 from uaihost.doctor.patient import Patient
+from uaihost.doctor.service import filters as filters_itself
 from uaihost.errors import HostError
 from uaihost.rooms import engine_address, task_images
 
@@ -287,6 +288,8 @@ async def packet_filter(patient: Patient) -> Finding:
         return skipped(seen.why)
     if not patient.root and patient.lives:
         return skipped("the host alone may see the rules; `container` tries what they close")
+    if not patient.root and await patient.blocking.call(filters_itself, patient):
+        return skipped("the service may set and see the rules, and does not run")
     if not patient.root:
         return warn(
             "this user may not see the rules; a host that runs as this user cannot set them, and tasks then "

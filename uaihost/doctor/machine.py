@@ -1,4 +1,4 @@
-"""What else of this machine a host needs: git and its walls, free ports, its service, and a quiet log."""
+"""What else of this machine a host needs: git and its walls, free ports, and a quiet log."""
 
 from __future__ import annotations
 
@@ -16,11 +16,6 @@ from typing import Any
 
 from uaihost.doctor.model import Finding, fail, ok, skipped, together, warn
 from uaihost.doctor.patient import Patient, page, readable
-from uaihost.errors import HostError
-from uaihost.services.description import HOST, Kind
-from uaihost.services.machine import look as look_at_machine
-from uaihost.services.machine import run as run_program
-from uaihost.services.managers import State, manager_of
 from uaihost.workspaces.confinement import Confinement
 from uaihost.workspaces.safe_git import Git
 
@@ -165,61 +160,6 @@ def listening(table: str, port: int) -> set[str]:
         if len(fields) > 9 and fields[3] == "0A" and fields[1].rpartition(":")[2] == f"{port:04X}":
             found.add(fields[9])
     return found
-
-
-async def service(patient: Patient) -> Finding:
-    """How the service manager sees the host, where it was installed as a service."""
-    return await patient.blocking.call(look_at_service, patient)
-
-
-def look_at_service(patient: Patient) -> Finding:
-    """Blocks."""
-    found = _services(patient)
-    if found is None:
-        return skipped("this machine has no service manager that is known")
-    if not found:
-        said = (
-            "it runs, and not as a service: it ends with its terminal" if patient.lives else "not installed"
-        )
-        return warn(f"{said}; after a restart of the machine it is not there", "uaihost install")
-    title, state = found
-    facts = {"manager": title, "enabled": state.enabled, "running": state.running, "detail": state.detail}
-    if not state.running:
-        return fail(
-            f"{title} has the service and it does not run: {state.detail}",
-            "uaihost start",
-            _why(title),
-            **facts,
-        )
-    if not state.enabled:
-        return warn(
-            f"{title} runs it ({state.detail}), and will not after a restart of the machine",
-            "uaihost install",
-            **facts,
-        )
-    return ok(f"{title}: {state.detail}", **facts)
-
-
-def _why(title: str) -> str:
-    user = "--user " if "user" in title else ""
-    return f"journalctl {user}-u {HOST} -n 50" if "systemd" in title else "uaihost logs"
-
-
-def _services(patient: Patient) -> tuple[str, State] | tuple[()] | None:
-    """The service that is installed; () for none, None where nothing could manage one."""
-    machine = look_at_machine(patient.environ)
-    config = Path(patient.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "uaihost"
-    managed = False
-    kinds: tuple[Kind, ...] = ("package", "system", "user")
-    for kind in kinds:
-        try:
-            manager = manager_of(machine, kind, config, run_program)
-            managed = True
-            if manager.path(HOST).exists():
-                return manager.title, manager.state(HOST)
-        except (HostError, OSError):
-            continue
-    return () if managed else None
 
 
 async def log(patient: Patient) -> Finding:

@@ -152,9 +152,12 @@ class Installer:
 
     def stop(self) -> Outcome:
         """Stop what runs, the host first; tasks and their agents go on."""
-        return self._each(
-            "stop", lambda name: self.manager.state(name).running, self.manager.stop, backwards=True
-        )
+
+        def due(name: str) -> bool:
+            state = self.manager.state(name)
+            return state.running or state.again
+
+        return self._each("stop", due, self.manager.stop, backwards=True)
 
     def restart(self) -> Outcome:
         """Stop what runs and start all."""
@@ -177,9 +180,21 @@ class Installer:
             )
         for name in reversed(names) if backwards else names:
             if action != "stop":
+                if name == BRIDGE and self._switched_off(name):
+                    self._steps.append(Step(action, name, False))
+                    continue
                 self._not_moved(name)
             self._do(action, name, due(name), partial(do, name))
         return self._outcome(names)
+
+    def _switched_off(self, name: str) -> bool:
+        """Whether its owner wants none here: a host that dials a bridge elsewhere needs no second one."""
+        state = self.manager.state(name)
+        off = not (state.enabled or state.running or state.again)
+        if off:
+            how = f"systemctl enable --now {name}" if self._kind == "package" else "uaihost install --bridge"
+            self._notes.append(f"{name} is switched off and stays so; `{how}` switches it on")
+        return off
 
     def _do(self, action: str, target: str, due: bool, act: Callable[[], object]) -> bool:
         self._steps.append(Step(action, target, due))

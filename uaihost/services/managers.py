@@ -19,17 +19,27 @@ from uaihost.services.description import Description, Kind
 from uaihost.services.files import File
 from uaihost.services.machine import Machine, Ran, Run
 
+# What systemctl(1) is asked about a unit.
+SHOWN = ("LoadState", "FragmentPath", "UnitFileState", "ActiveState", "SubState", "StatusText", "Result")
+
 # Where Debian's and other packages keep units.
 PACKAGED = ("lib/systemd/system", "usr/lib/systemd/system")
 
 
 @attrs.frozen
 class State:
-    """How a service is. enabled: starts by itself; running; detail: one line for people."""
+    """How a service is.
+
+    enabled: starts by itself. detail: one line for people. again: it has failed and waits to be started anew.
+    masked: its owner forbade it to start (systemctl(1)). file: that its manager goes by, where it says so.
+    """
 
     enabled: bool
     running: bool
     detail: str = ""
+    again: bool = False
+    masked: bool = False
+    file: Path | None = None
 
 
 class Manager(Protocol):
@@ -108,17 +118,24 @@ class Systemd:
         return int(found[1]) if found else systemd.OLDEST
 
     def state(self, name: str) -> State:
-        shown = self._systemctl(
-            "show", f"{name}.service", "--property=UnitFileState,ActiveState,SubState,StatusText,Result"
-        )
+        shown = self._systemctl("show", f"{name}.service", f"--property={','.join(SHOWN)}")
         facts = dict(line.partition("=")[::2] for line in shown.out.splitlines())
-        active = facts.get("ActiveState", "")
-        words = [active, f"({facts.get('SubState', '')})", facts.get("StatusText", "")]
+        active, sub = facts.get("ActiveState", ""), facts.get("SubState", "")
+        again = sub == "auto-restart"
+        running = active in ("active", "activating", "reloading") and not again
+        # What a process that has ended last said of itself stays there.
+        words = [active, f"({sub})", facts.get("StatusText", "") if running else ""]
         if facts.get("Result", "success") != "success":
             words.append(f"[{facts['Result']}]")
-        enabled = facts.get("UnitFileState", "").startswith("enabled")
-        running = active in ("active", "activating", "reloading")
-        return State(enabled, running, " ".join(word for word in words if word))
+        file = facts.get("FragmentPath")
+        return State(
+            facts.get("UnitFileState", "").startswith("enabled"),
+            running,
+            " ".join(word for word in words if word),
+            again,
+            facts.get("LoadState") == "masked",
+            Path(file) if file else None,
+        )
 
     def reload(self, name: str) -> None:
         self._systemctl("daemon-reload")

@@ -16,7 +16,6 @@ from uaihost.containers.setup import Machine
 from uaihost.doctor import bridge, engine, machine
 from uaihost.doctor.model import Finding, Verdict
 from uaihost.logs.records import stamp
-from uaihost.services.managers import State
 from uaihost.test.doctor.patients import patient
 from uaihost.test.doctor.rig import Rig
 
@@ -180,15 +179,3 @@ class MachineTests(Rig):
         bad = {"time": stamp(NOW - 60), "level": "error", "message": "the disk is full\nmore"}
         found = self.is_(self.log(fine, old, bad, bad), Verdict.WARN, "2 errors", "(2 times)", "uaihost logs")
         self.assertNotIn("long ago", found.text)
-
-    def service(self, found: Any) -> Finding:
-        with patch("uaihost.doctor.machine._services", return_value=found):
-            return machine.look_at_service(patient(self.folder))
-
-    def test_the_service(self) -> None:
-        self.is_(self.service(None), Verdict.SKIPPED)
-        self.is_(self.service(()), Verdict.WARN, "uaihost install")
-        self.is_(self.service(("systemd", State(True, True, "active (running)"))), Verdict.OK)
-        self.is_(self.service(("systemd", State(False, True, "active"))), Verdict.WARN, "after a restart")
-        found = self.service(("systemd --user", State(True, False, "failed (failed)")))
-        self.is_(found, Verdict.FAIL, "uaihost start", "journalctl --user -u uaihost")

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from uaihost.doctor.checks import CHECKS
 from uaihost.doctor.model import Check, Finding, Report, Verdict, fail, ok, skipped, together, warn
 from uaihost.doctor.patient import Patient
-from uaihost.doctor.run import CLEARING, Examination, chosen
+from uaihost.doctor.run import CLEARING, Examination, chosen, without_sudo
 from uaihost.errors import ErrorCode, HostError
 from uaihost.test.doctor.patients import patient
 
@@ -53,6 +53,18 @@ class ModelTests(SynchronousTestCase):
 
     def test_verdicts_have_an_order(self) -> None:
         self.assertEqual(sorted(Verdict, key=lambda verdict: verdict.badness), list(Verdict))
+
+
+class SudoTests(SynchronousTestCase):
+    def test_root_without_sudo_types_the_rest(self) -> None:
+        for line, typed in (
+            ("sudo systemctl start docker", "systemctl start docker"),
+            ("sudo apt-get update && sudo apt-get install git", "apt-get update && apt-get install git"),
+            ("sudo -u uaihost uaihost doctor", "runuser -u uaihost -- uaihost doctor"),
+            ("date   # if not: sudo timedatectl set-ntp true", "date   # if not: timedatectl set-ntp true"),
+            ("ls /etc/sudoers", "ls /etc/sudoers"),
+        ):
+            self.assertEqual(without_sudo(line), typed)
 
 
 class RunTests(SynchronousTestCase):

@@ -44,12 +44,16 @@ class Programs:
 
 
 class Units(Programs):
-    """A systemd that knows which of its units run and are enabled; `systemctl` is all that it understands."""
+    """A systemd that knows which of its units run and are enabled; `systemctl` is all that it understands.
+
+    states: what it says of units that are in another state.
+    """
 
     def __init__(self, answers: Mapping[str, Ran | Callable[[], Ran]] | None = None) -> None:
         super().__init__({"loginctl show-user": Ran(0, "Linger=yes\n", ""), **(answers or {})})
         self.enabled: set[str] = set()
         self.running: set[str] = set()
+        self.states: dict[str, str] = {}
 
     def __call__(self, argv: Sequence[str]) -> Ran:
         ran = super().__call__(argv)
@@ -66,6 +70,8 @@ class Units(Programs):
         elif verb == "disable":
             self.enabled.discard(name)
             self.running.discard(name)
+        elif verb == "show" and name in self.states:
+            return Ran(0, self.states[name], "")
         elif verb == "show":
             state = "active" if name in self.running else "inactive"
             file = "enabled" if name in self.enabled else "disabled"

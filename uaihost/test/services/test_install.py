@@ -199,6 +199,25 @@ class InstallTests(SynchronousTestCase):
             self.done(self.installer().restart()), [("restart", "uaibridge"), ("restart", "uaihost")]
         )
 
+    def test_a_bridge_that_was_switched_off_stays_off(self) -> None:
+        self.install()
+        self.units.enabled.discard("uaibridge")
+        self.units.running.discard("uaibridge")
+        restarted = self.installer().restart()
+        self.assertEqual(self.done(restarted), [("restart", "uaihost")])
+        self.assertTrue(any("uaibridge is switched off" in note for note in restarted.notes))
+        self.assertNotIn("uaibridge", self.units.running)
+        # Started by hand, it is wanted now.
+        self.units.running.add("uaibridge")
+        self.assertEqual(len(self.done(self.installer().restart())), 2)
+
+    def test_what_fails_again_and_again_can_be_stopped_and_started_at_once(self) -> None:
+        self.install()
+        shown = "UnitFileState=enabled\nActiveState=activating\nSubState=auto-restart\nResult=exit-code\n"
+        self.units.states["uaihost"] = shown
+        self.assertEqual(self.done(self.installer().start()), [("start", "uaihost")])
+        self.assertEqual(self.done(self.installer().stop())[0], ("stop", "uaihost"))
+
     def test_without_an_installation_there_is_nothing_to_start(self) -> None:
         for verb in ("start", "stop", "restart"):
             caught = self.assertRaises(HostError, getattr(self.installer(), verb))

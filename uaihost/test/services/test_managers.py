@@ -45,7 +45,7 @@ class ManagerTests(SynchronousTestCase):
                 1,
                 1,
             ),
-            ("UnitFileState=enabled-runtime\nActiveState=activating\nSubState=auto-restart\n", 1, 1),
+            ("UnitFileState=enabled-runtime\nActiveState=activating\nSubState=auto-restart\n", 0, 1),
             ("UnitFileState=disabled\nActiveState=failed\nSubState=failed\nResult=watchdog\n", 0, 0),
             ("UnitFileState=\nActiveState=inactive\nSubState=dead\nResult=success\n", 0, 0),
         ):
