@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from uaihost.doctor import certificates
 from uaihost.doctor.model import Finding, fail, ok, skipped, warn
 from uaihost.doctor.patient import Patient, readable
+from uaihost.doctor.service import bridge_starts
 from uaihost.link.endpoint import Closed, NotOpened, bridge_endpoint
 from uaihost.link.link import REJECTED
 from uaihost.link.socket import MessageSocket
@@ -77,7 +78,7 @@ async def tcp(patient: Patient) -> Finding:
     try:
         made = await patient.blocking.call(socket.create_connection, (host, port), PATIENCE)
     except OSError as error:
-        return _no_way(patient, error)
+        return await patient.blocking.call(_no_way, patient, error)
     peer = made.getpeername()
     made.close()
     took = (time.monotonic() - started) * 1000
@@ -85,14 +86,15 @@ async def tcp(patient: Patient) -> Finding:
 
 
 def _no_way(patient: Patient, error: OSError) -> Finding:
+    """Blocks where a service is asked."""
     host, port, _ = patient.bridge
     if isinstance(error, ConnectionRefusedError):
         if host in ("localhost", "127.0.0.1", "::1"):
-            return fail(
-                f"nothing listens on port {port} of this machine: the bridge does not run",
+            starts = bridge_starts(patient) or (
                 "uaihost up   # a bridge and a host in one",
                 "twistd -n uaibridge   # or a bridge alone",
             )
+            return fail(f"nothing listens on port {port} of this machine: the bridge does not run", *starts)
         return fail(
             f"{host} refuses connections to port {port}: the bridge does not run there, or the port is wrong",
             "echo $UAI_CLOUD_URL",

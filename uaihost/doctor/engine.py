@@ -19,6 +19,7 @@ from uaihost.doctor.patient import Patient
 from uaihost.doctor.service import filters as filters_itself
 from uaihost.errors import HostError
 from uaihost.rooms import engine_address, task_images
+from uaihost.services.description import USER
 
 # Seconds for one answer: an engine that is well needs milliseconds.
 PATIENCE = 8.0
@@ -125,7 +126,8 @@ def _no_right(path: Path, machine: Machine) -> Finding:
         f"an engine is there ({path}), and the user {machine.user} may not use it. Who may use it is root on "
         "this machine: that is so with every Docker, and tasks themselves cannot",
         f"sudo usermod -aG docker {machine.user}",
-        "newgrp docker   # or log in again",
+        # A service's user never logs in.
+        "sudo uaihost restart" if machine.user == USER else "newgrp docker   # or log in again",
     )
 
 

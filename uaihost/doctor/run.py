@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -12,11 +14,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from uaihost import __version__
+from uaihost.config import SETTINGS
 from uaihost.doctor.model import Check, Finding, Report, Result, Verdict, fail, skipped
-from uaihost.doctor.patient import Patient
+from uaihost.doctor.patient import Patient, readable
 from uaihost.errors import HostError
 
 log = Logger()
+
+# Settings by their variables; where the data lies and which token is shown, a service says by other means.
+NAMES = {setting.env: setting.name for setting in SETTINGS if setting.name not in ("data_dir", "token")}
 
 # Seconds for everything.
 WHOLE = 55.0
@@ -95,13 +101,18 @@ class Examination:
         if finding is None:
             self._began(check)
             finding = await self._within(check)
-        if not self._sudo:
-            finding = attrs.evolve(finding, fix=tuple(map(without_sudo, finding.fix)))
+        finding = attrs.evolve(finding, fix=tuple(map(self._typed, finding.fix)))
         result = Result(check.name, check.title, finding, self._clock.seconds() - started)
         self._results[check.name] = result
         self._done(result)
         for waiting in self._waiting.pop(check.name, []):
             waiting.callback(None)
+
+    def _typed(self, line: str) -> str:
+        """A line for whoever asks, and for where the settings of what is examined stand."""
+        named = self._patient.environ.get("UAI_CONFIG")
+        line = in_the_file(line, Path(named)) if named else line
+        return line if self._sudo else without_sudo(line)
 
     async def _over(self, name: str) -> None:
         """Until the check of this name has its result; at once when it is not among those that run."""
@@ -172,6 +183,19 @@ async def _guarded(check: Check, patient: Patient) -> Finding:
             f"the check itself could not be made: {type(error).__name__}: {error}",
             f"uaihost doctor --only {check.name}",
         )
+
+
+def in_the_file(line: str, settings: Path) -> str:
+    """A line that sets a variable, as what to write into the settings: a service never sees this shell's."""
+
+    def written(found: re.Match[str]) -> str:
+        name, value = NAMES.get(found[1]), found[2]
+        if name is None:
+            return found[0]
+        sudo = "" if os.access(settings, os.W_OK) else "sudo "
+        return f'{sudo}${{EDITOR:-nano}} {readable(settings)}   # {name} = "{value}"; then: uaihost restart'
+
+    return re.sub(r"export (UAI_\w+)=(\S+)", written, line)
 
 
 def without_sudo(line: str) -> str:

@@ -11,7 +11,7 @@ import attrs
 from uaihost.doctor.model import Finding, fail, ok, skipped, together, warn
 from uaihost.doctor.patient import Patient, readable
 from uaihost.errors import HostError
-from uaihost.services.description import HOST, PROGRAMS, Kind
+from uaihost.services.description import BRIDGE, HOST, PROGRAMS, Kind
 from uaihost.services.given import config_folder
 from uaihost.services.install import user_manager
 from uaihost.services.machine import Machine, Run
@@ -42,6 +42,7 @@ class Installed:
     command: str = "uaihost"
     ends: str = ""
     hidden: Path | None = None
+    bridge: bool = False
 
     @property
     def systemctl(self) -> str:
@@ -90,15 +91,15 @@ def judged(found: Installed) -> Finding:
     start = f"{found.command} start"
     if found.hidden is not None:
         findings.append(
-            warn(
-                f"{found.hidden} takes the place of the unit of Debian's package",
+            (warn if state.running else fail)(
+                f"{found.hidden} takes the place of the unit of Debian's package ({state.detail})",
                 f"sudo rm {readable(found.hidden)}",
                 "sudo systemctl daemon-reload",
-                "sudo systemctl enable uaihost",
+                f"sudo systemctl enable {HOST}",
                 f"{found.command} restart",
             )
         )
-    if state.masked:
+    elif state.masked:
         findings.append(
             fail(
                 f"{found.title} was told never to start it (masked)",
@@ -156,7 +157,15 @@ def of(machine: Machine, run: Run) -> list[Installed] | None:
             continue
         systemd = isinstance(manager, Systemd)
         ends = machine.user if kind == "user" and systemd and not _lingers(machine) else ""
-        found = Installed(kind, manager.title, systemd, None, command=_command(machine, kind), ends=ends)
+        found = Installed(
+            kind,
+            manager.title,
+            systemd,
+            None,
+            command=_command(machine, kind),
+            ends=ends,
+            bridge=manager.path(BRIDGE).exists(),
+        )
         try:
             state = manager.state(HOST)
         except (HostError, OSError) as error:
@@ -171,6 +180,18 @@ def of(machine: Machine, run: Run) -> list[Installed] | None:
 def filters(patient: Patient) -> bool:
     """Whether a service is installed here that may set the packet filter. Blocks."""
     return any(found.kind != "user" for found in installed(patient) or [])
+
+
+def bridge_starts(patient: Patient) -> tuple[str, ...]:
+    """What starts the bridge that is a service of this machine, where the host dials that one. Blocks."""
+    if patient.bridge[1] != patient.settings.bridge_port:
+        return ()
+    for found in installed(patient) or []:
+        if found.bridge and found.systemd:
+            return (f"{found.systemctl} enable --now {BRIDGE}", found.why.replace(HOST, BRIDGE))
+        if found.bridge:
+            return (f"{found.command} start",)
+    return ()
 
 
 def _lingers(machine: Machine) -> bool:

@@ -166,7 +166,13 @@ class Systemd:
 
     def _systemctl(self, *words: str, hint: str = "", may_fail: bool = False) -> Ran:
         ran = self._run(["systemctl", *self._scope, "--no-pager", "--no-ask-password", *words])
-        if ran.status != 0 and "connect to bus" in ran.err.lower():
+        lost = ran.status != 0 and "connect to bus" in ran.err.lower()
+        if lost and not self._scope:
+            raise HostError(
+                ErrorCode.UNAVAILABLE,
+                "systemd answers nobody but root here, since the machine has no message bus (Debian's dbus)",
+            )
+        if lost:
             raise HostError(
                 ErrorCode.UNAVAILABLE,
                 f"systemd's manager of {self._machine.user} does not run: type `sudo loginctl enable-linger "

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from uaihost.doctor.checks import CHECKS
 from uaihost.doctor.model import Check, Finding, Report, Verdict, fail, ok, skipped, together, warn
 from uaihost.doctor.patient import Patient
-from uaihost.doctor.run import CLEARING, Examination, chosen, without_sudo
+from uaihost.doctor.run import CLEARING, Examination, chosen, in_the_file, without_sudo
 from uaihost.errors import ErrorCode, HostError
 from uaihost.test.doctor.patients import patient
 
@@ -65,6 +65,23 @@ class SudoTests(SynchronousTestCase):
             ("ls /etc/sudoers", "ls /etc/sudoers"),
         ):
             self.assertEqual(without_sudo(line), typed)
+
+    def test_a_setting_of_a_service_stands_in_its_file(self) -> None:
+        file = Path("/nonexistent/uaihost.toml")
+        edits = f"sudo ${{EDITOR:-nano}} {file}"
+        self.assertEqual(
+            in_the_file("export UAI_DISK_BUDGET=1G", file),
+            f'{edits}   # disk_budget = "1G"; then: uaihost restart',
+        )
+        self.assertEqual(
+            in_the_file("# or for good: export UAI_HOST_BRIDGE_PORT=8790", file),
+            f'# or for good: {edits}   # bridge_port = "8790"; then: uaihost restart',
+        )
+        # Its unit says where the data lies.
+        self.assertEqual(in_the_file("export UAI_DATA_DIR=/srv", file), "export UAI_DATA_DIR=/srv")
+        mine = Path(self.mktemp()).absolute()
+        mine.touch()
+        self.assertTrue(in_the_file("export UAI_EGRESS=proxy", mine).startswith("${EDITOR:-nano} /"))
 
 
 class RunTests(SynchronousTestCase):

@@ -18,7 +18,7 @@ UNIT = "[Service]\nExecStart=/bin/true\n"
 WELL = "LoadState=loaded\nUnitFileState=enabled\nActiveState=active\nSubState=running\nResult=success\n"
 
 
-def one(state: State, kind: str = "package", **more: str) -> Installed:
+def one(state: State, kind: str = "package", **more: object) -> Installed:
     title = "systemd --user" if kind == "user" else "systemd"
     return Installed(kind, title, True, state, **more)  # type: ignore[arg-type]
 
@@ -74,6 +74,20 @@ class WordTests(Rig):
     def test_a_manager_that_cannot_be_asked_is_not_none(self) -> None:
         found = Installed("package", "systemd", True, None, "no bus here")
         self.is_(judged(found), Verdict.WARN, "no bus here", "sudo systemctl status uaihost")
+
+
+class BridgeTests(Rig):
+    def starts(self, found: list[Installed], url: str = "ws://127.0.0.1:8789/host") -> tuple[str, ...]:
+        with patch("uaihost.doctor.service.installed", return_value=found):
+            return service.bridge_starts(patient(self.folder, UAI_CLOUD_URL=url))
+
+    def test_a_bridge_that_is_a_service_is_started_as_one(self) -> None:
+        beside = one(State(True, True), bridge=True)
+        lines = ("sudo systemctl enable --now uaibridge", "journalctl -u uaibridge -n 50")
+        self.assertEqual(self.starts([beside]), lines)
+        self.assertEqual(self.starts([]), ())
+        self.assertEqual(self.starts([one(State(True, True))]), ())
+        self.assertEqual(self.starts([beside], "ws://127.0.0.1:9/host"), ())
 
 
 class LookTests(Rig):
