@@ -76,6 +76,12 @@ def look_at_service(patient: Patient) -> Finding:
 def judged(found: Installed) -> Finding:
     """What is wrong with a service that is there. Pure."""
     state = found.state
+    if state is None and found.ends:
+        return fail(
+            f"{found.title} does not run while {found.ends} is not logged in, and the service with it",
+            f"sudo loginctl enable-linger {found.ends}",
+            f"{found.command} start",
+        )
     if state is None:
         return warn(
             f"the service is installed, and {found.title} could not be asked how it is: {found.problem}",

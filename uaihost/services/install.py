@@ -175,9 +175,7 @@ class Installer:
     ) -> Outcome:
         names = self.installed()
         if not names:
-            raise HostError(
-                ErrorCode.NOT_FOUND, "no service is installed here; `uaihost install` installs one"
-            )
+            raise HostError(ErrorCode.NOT_FOUND, self._none())
         for name in reversed(names) if backwards else names:
             if action != "stop":
                 if name == BRIDGE and self._switched_off(name):
@@ -314,6 +312,14 @@ class Installer:
                 f"{program}, which the service {name} starts, is gone: its installation was moved or "
                 f"removed. `{self._machine.programs / 'uaihost'} install` lets it start this one",
             )
+
+    def _none(self) -> str:
+        shared: tuple[Kind, ...] = ("package", "system")
+        if self._kind == "user" and isinstance(self.manager, Systemd):
+            for kind in shared:
+                if Systemd(self._machine, kind, self._run).path(HOST).exists():
+                    return "you have no service of your own; for the machine's type this as root (sudo)"
+        return "no service is installed here; `uaihost install` installs one"
 
     def _path(self) -> tuple[str, ...]:
         """Folders of programs for the service: the usual ones, and where this shell finds what it needs."""

@@ -65,7 +65,7 @@ def _engine(status: Mapping[str, Any], now: float) -> Iterable[Warned]:
             "bad",
             "engine",
             f"no container engine answers at {status['engine']['address']}",
-            "start Docker, or type `uaihost doctor`, which says why; running tasks are taken up when it is back",
+            "start Docker, or see `uaihost doctor`; running tasks are taken up when it is back",
         )
 
 

@@ -74,6 +74,8 @@ class WordTests(Rig):
     def test_a_manager_that_cannot_be_asked_is_not_none(self) -> None:
         found = Installed("package", "systemd", True, None, "no bus here")
         self.is_(judged(found), Verdict.WARN, "no bus here", "sudo systemctl status uaihost")
+        found = Installed("user", "systemd --user", True, None, "no manager", ends="al")
+        self.is_(judged(found), Verdict.FAIL, "al is not logged in", "sudo loginctl enable-linger al")
 
 
 class BridgeTests(Rig):

@@ -195,9 +195,12 @@ class SystemServiceTests(TestCase):
 
     def own(self, inside: SystemdMachine) -> None:
         # The way to this Python may lead through a folder of root's.
-        inside.shell("useradd --create-home alice; chmod 711 /root; loginctl enable-linger alice")
-        inside.until(lambda: inside.status("test", "-S", "/run/user/1000/systemd/private") == 0, "a manager")
+        inside.shell("useradd --create-home alice; chmod 711 /root")
         person = {"HOME": "/home/alice", "PATH": "/usr/bin:/bin"}
+        refused = inside.run(UAIHOST, "install", "--bridge", env=person, user="alice", status=3)
+        self.assertIn("loginctl enable-linger alice", refused)
+        inside.shell("loginctl enable-linger alice")
+        inside.until(lambda: inside.status("test", "-S", "/run/user/1000/systemd/private") == 0, "a manager")
         first = install(inside, "--bridge", env=person, user="alice")
         self.assertEqual((first["kind"], first["manager"]), ("user", "systemd --user"))
         self.assertFalse(install(inside, env=person, user="alice")["changed"])
@@ -214,8 +217,22 @@ class SystemServiceTests(TestCase):
         self.assertEqual(
             inside.run("stat", "--format=%a", "/home/alice/.config/uaihost/host-token").strip(), "600"
         )
+        self.assertEqual(self.service(inside, person)["verdict"], "ok")
+        # Once she leaves, nothing of hers runs: the doctor says so, and what keeps it running.
+        inside.shell("loginctl disable-linger alice")
+        inside.until(lambda: inside.status("test", "-e", "/run/user/1000") == 1, "her manager has ended")
+        gone = self.service(inside, person)
+        self.assertEqual((gone["verdict"], gone["fix"][0]), ("fail", "sudo loginctl enable-linger alice"))
+        inside.shell(gone["fix"][0].removeprefix("sudo "))
+        inside.until(lambda: self.service(inside, person)["verdict"] == "ok", "it runs again")
         said(inside, "uninstall", env=person, user="alice")
         self.assertEqual(inside.status("test", "-e", "/home/alice/.config/systemd/user/uaihost.service"), 1)
+
+    def service(self, inside: SystemdMachine, person: dict[str, str]) -> Any:
+        """What her doctor says of her service."""
+        words = ("doctor", "--json", "--only", "service")
+        (found,) = json.loads(inside.run(UAIHOST, *words, env=person, user="alice", status=None))["checks"]
+        return found
 
     async def test_every_command_on_a_machine_with_systemd(self) -> None:
         inside = await self.booted()

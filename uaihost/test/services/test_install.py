@@ -223,6 +223,13 @@ class InstallTests(SynchronousTestCase):
             caught = self.assertRaises(HostError, getattr(self.installer(), verb))
             self.assertIn("`uaihost install`", caught.message)
 
+    def test_whoever_means_the_machines_service_is_told_to_be_root(self) -> None:
+        unit = self.machine.root / "etc/systemd/system/uaihost.service"
+        unit.parent.mkdir(parents=True)
+        unit.write_text("[Service]\nExecStart=/bin/true\n")
+        caught = self.assertRaises(HostError, self.installer().start)
+        self.assertIn("as root", caught.message)
+
     def test_a_moved_installation_is_told_and_another_one_takes_its_place(self) -> None:
         self.install()
         old = self.machine.programs
