@@ -6,6 +6,7 @@ import os
 import re
 import sqlite3
 import stat
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -219,6 +220,8 @@ def look_at_database(path: Path) -> Finding:
         applied = migration.inspect(connection, path, known)
         mode = str(connection.execute("PRAGMA journal_mode").fetchone()[0])
         rows = connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()[0]
+    except migration.Newer as error:
+        return fail(error.message, *_forward(path))
     except HostError as error:
         return fail(error.message, *_back(path))
     except sqlite3.OperationalError as error:
@@ -256,11 +259,32 @@ def opened(path: Path) -> sqlite3.Connection:
 def _back(path: Path) -> Sequence[str]:
     """How to go on without it."""
     name = readable(path)
-    copies = sorted(path.parent.glob(f"{path.name}.before-*"), key=lambda copy: copy.stat().st_mtime)
-    aside = f"mv {name} {name}.damaged && rm -f {name}-wal {name}-shm"
+    copies = _copies(path)
+    # With its journal, in which the last changes may be.
+    aside = f"for end in '' -wal -shm; do [ ! -e {name}$end ] || mv {name}$end {name}.damaged$end; done"
     if copies:
         return (aside, f"cp -p {readable(copies[-1])} {name}   # the newest copy that was made by itself")
     return (aside, f"# then put your backup at {path}; without one the next start makes a new database")
+
+
+def _forward(path: Path) -> Sequence[str]:
+    """How to go on with it: nothing is wrong but the version that is installed here."""
+    again = (
+        "pip install --upgrade uaihost   # or, of Debian's package: sudo apt-get install ./uaihost_NEWER.deb"
+    )
+    copies = _copies(path)
+    if not copies:
+        return (again,)
+    return (
+        again,
+        f"# or back to {copies[-1].name}, which forgets what happened since: end the host, move {path.name}, "
+        f"{path.name}-wal and {path.name}-shm away, and put it in their place",
+    )
+
+
+def _copies(path: Path) -> list[Path]:
+    """Copies that were made before migrations, the newest last."""
+    return sorted(path.parent.glob(f"{path.name}.before-*"), key=lambda copy: copy.stat().st_mtime)
 
 
 def _user(uid: int) -> str:

@@ -32,6 +32,10 @@ INSERT INTO schema_floor (version) SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM sche
 """
 
 
+class Newer(HostError):
+    """The database is whole, and a later version's: nothing is to be mended in it."""
+
+
 @attrs.frozen
 class Migration:
     version: int
@@ -127,7 +131,7 @@ def inspect(connection: sqlite3.Connection, path: Path, migrations: list[Migrati
             raise _foreign(path)
     floor = connection.execute("SELECT version FROM schema_floor").fetchone()[0]
     if len(applied) > len(migrations) and floor > len(migrations):
-        raise HostError(
+        raise Newer(
             ErrorCode.CONFLICT,
             f"{path} was written by a newer uaihost: it has schema {len(applied)}, this version knows "
             f"{len(migrations)}, and the lowest that may open it is {floor}; install the newer version "

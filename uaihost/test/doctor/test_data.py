@@ -124,6 +124,36 @@ class DatabaseTests(Rig):
         found = self.is_(self.look(), Verdict.FAIL, "damaged", "mv ")
         self.assertIn("your backup", found.fix[-1])
 
+    async def test_what_was_written_last_is_not_thrown_away_with_a_damaged_one(self) -> None:
+        path = Folders(self.folder).database
+        await (await self.database()).close()
+        path.write_bytes(b"no database" * 1000)
+        path.with_name("state.db-wal").write_bytes(b"the last changes")
+        self.type_(self.look().fix[0])
+        self.assertEqual(path.with_name("state.db.damaged-wal").read_bytes(), b"the last changes")
+        self.assertEqual(path.with_name("state.db.damaged").read_bytes(), b"no database" * 1000)
+        self.assertFalse(path.exists())
+
+    async def test_a_newer_one_is_kept_and_the_newer_version_asked_for(self) -> None:
+        path = Folders(self.folder).database
+        await (await self.database()).close()
+        connection = sqlite3.connect(path)
+        with connection:
+            connection.execute(
+                "INSERT INTO schema_versions (version, name) "
+                "SELECT max(version) + 1, 'later' FROM schema_versions"
+            )
+            connection.execute("UPDATE schema_floor SET version = (SELECT max(version) FROM schema_versions)")
+        connection.close()
+        found = self.is_(self.look(), Verdict.FAIL, "newer uaihost")
+        self.assertEqual([line.split()[0] for line in found.fix], ["pip"])
+        path.with_name("state.db.before-0003").touch()
+        with patch("sys.prefix", "/opt/uaihost"):
+            found = self.look()
+        self.assertEqual(found.fix[0], "sudo apt-get install ./uaihost_NEWER.deb")
+        # Nothing that is typed takes the good database away.
+        self.assertTrue(found.fix[1].startswith("# or back to state.db.before-0003"))
+
     def test_a_database_of_something_else(self) -> None:
         connection = sqlite3.connect(Folders(self.folder).database)
         connection.execute("CREATE TABLE songs (name TEXT)")

@@ -216,6 +216,10 @@ class LifeTests(TestCase):
         machine.until(lambda: why.search(machine.journal("uaihost.service")), "it says why")
         self.assertNotEqual(machine.shown("uaihost.service")["ActiveState"], "active")
         machine.run("systemctl", "stop", "uaihost")
+        # What the doctor says to type brings the newer version back, and takes no database away.
+        said = machine.run("uaihost", "doctor", "--only", "database", status=1)
+        self.assertRegex(said, r"(?m)^    apt-get install \./uaihost_NEWER\.deb$")
+        self.assertNotRegex(said, r"(?m)^    (mv|rm|cp) ")
         self.schema("DELETE FROM schema_versions WHERE name = 'later'")
         self.schema("UPDATE schema_floor SET version = 1")
         machine.run("systemctl", "start", "uaihost")
