@@ -269,9 +269,8 @@ def _back(path: Path) -> Sequence[str]:
 
 def _forward(path: Path) -> Sequence[str]:
     """How to go on with it: nothing is wrong but the version that is installed here."""
-    again = (
-        "pip install --upgrade uaihost   # or, of Debian's package: sudo apt-get install ./uaihost_NEWER.deb"
-    )
+    packaged = Path(sys.prefix).is_relative_to("/opt/uaihost")
+    again = "sudo apt-get install ./uaihost_NEWER.deb" if packaged else "pip install --upgrade uaihost"
     copies = _copies(path)
     if not copies:
         return (again,)
