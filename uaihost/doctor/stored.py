@@ -38,9 +38,12 @@ async def secrets(patient: Patient) -> Finding:
     if status["problem"]:
         return fail(str(status["problem"]), *_key_fix(patient, str(status["problem"])), **facts)
     if status["others"]:
+        name = readable(patient.folders.secrets_key)
+        # The key that is there may have sealed others: it is kept.
+        kept = f"[ ! -e {name} ] || cp -p {name} {name}.other; "
         return fail(
             f"{status['others']} stored secrets are not opened by the key in {status['where']}",
-            f"cp BACKUP/secrets.key {readable(patient.folders.secrets_key)}   # the key that sealed them",
+            f"{kept}cp BACKUP/secrets.key {name}   # the key that sealed them",
             "uaihost secrets forget   # or give those up, and sign in again",
             **facts,
         )

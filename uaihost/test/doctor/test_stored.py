@@ -55,9 +55,15 @@ class StoredTests(Rig):
         key.unlink()
         self.is_(await self.secrets(), Verdict.FAIL, "is missing", "uaihost secrets forget")
         FileSource(key).write(b"x" * 32)
-        self.is_(await self.secrets(), Verdict.FAIL, "not opened", "cp BACKUP/secrets.key")
-        key.write_bytes(kept)
+        another = key.read_bytes()
+        found = self.is_(await self.secrets(), Verdict.FAIL, "not opened", "cp BACKUP/secrets.key")
+        backup = self.folder / "backup"
+        backup.mkdir()
+        (backup / "secrets.key").write_bytes(kept)
+        self.type_(found.fix[0].replace("BACKUP", str(backup)))
         self.is_(await self.secrets(), Verdict.OK)
+        # What the other one sealed is not lost with it.
+        self.assertEqual(key.with_name("secrets.key.other").read_bytes(), another)
 
     async def test_the_running_host_is_asked_instead(self) -> None:
         asked: list[tuple[str, str]] = []
