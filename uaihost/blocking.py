@@ -10,7 +10,7 @@ from collections.abc import Callable
 from threading import Thread
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
@@ -57,17 +57,12 @@ class Threads:
         self._pool.start()
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        counted, begun = self._calls.begin(), self._clock.seconds()
-        done: Deferred[T] = deferToThreadPool(self._reactor, self._pool, function, *args, **kwargs)
+        begun = self._clock.seconds()
         try:
-            result = await done
-            counted.end("completed")
-            return result
-        except CancelledError:
-            counted.end("interrupted")
-            raise
+            with self._calls.run():
+                done: Deferred[T] = deferToThreadPool(self._reactor, self._pool, function, *args, **kwargs)
+                return await done
         finally:
-            counted.end("failed")
             self._calls.seconds.add(self._clock.seconds() - begun)
 
     def stop(self) -> None:

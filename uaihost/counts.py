@@ -6,8 +6,11 @@ Every value of every label is there from the start, as 0. It counts and knows no
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+from twisted.internet.defer import CancelledError
 
 # How what was begun has ended.
 OUTCOMES = ("completed", "failed", "interrupted")
@@ -38,6 +41,19 @@ class Lifecycle:
         """One more; whoever begins it ends it."""
         self.begun += 1
         return Run(self)
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        """One more, for as long as the block: completed, or as what it raises says."""
+        counted = self.begin()
+        try:
+            yield
+            counted.end("completed")
+        except (CancelledError, GeneratorExit):
+            counted.end("interrupted")
+            raise
+        finally:
+            counted.end("failed")
 
 
 class Run:

@@ -22,7 +22,7 @@ from uaihost.link.link import Link
 from uaihost.logs.observers import ProcessLog
 from uaihost.logs.recent import Recent
 from uaihost.rooms import Rooms, engine_address
-from uaihost.state import outbox
+from uaihost.state import channel, outbox
 from uaihost.state import tasks as task_rows
 from uaihost.state.database import Database
 from uaihost.web.lag import ReactorLag
@@ -65,7 +65,7 @@ class Daemon:
         seconds."""
         state, now = self._link.state, self._clock.seconds()
         rooms = self._rooms
-        exposed, depth, oldest = await self._database.run(_exposed)
+        exposed, depth, oldest, queued = await self._database.run(_stored)
         traffic = rooms.egress.traffic
         found = {
             "version": __version__,
@@ -87,7 +87,7 @@ class Daemon:
             "outboxOldest": oldest,
             "commands": rooms.dispatch.running,
             "tunnels": rooms.tunnels.open_tunnels,
-            "counts": self._counted(),
+            "counts": {**self._counted(), "queued": queued},
             "tasks": [self._used(row) for row in await rooms.tasks.overview()] + exposed,
             "egress": {"mode": rooms.egress.mode, "allowed": traffic.allowed, "blocked": traffic.blocked},
             "disk": rooms.gc.disk(),
@@ -152,7 +152,8 @@ class Daemon:
 
     def _counted(self) -> dict[str, Any]:
         """What this process counted, for the metrics."""
-        link, traffic = self._link, self._rooms.tunnels.traffic
+        link, rooms = self._link, self._rooms
+        traffic = rooms.tunnels.traffic
         session = link.session
         return {
             **self._counts.view(),
@@ -160,13 +161,19 @@ class Daemon:
                 "connects": link.connects,
                 "failures": link.failures,
                 "losses": dict(link.losses.values),
+                "connectedAt": link.connected_at,
             },
             "tunnels": {
                 "opened": traffic.opened,
                 "refused": traffic.refused,
                 "received": traffic.received,
                 "sent": traffic.sent,
+                "ended": dict(traffic.ended),
             },
+            "builds": rooms.images.builds.view(),
+            "renewals": rooms.proofs.exchange.renewals.view(),
+            "uses": [[*key, count] for key, count in rooms.proofs.audit.uses.items()],
+            "happened": {each.name.lower(): n for each, n in rooms.tasks.records.happened.items()},
             "roundTrip": session.outbound.round_trip if session is not None else None,
         }
 
@@ -193,10 +200,11 @@ class Daemon:
         return {**row, "usage": {"memoryBytes": usage.memory, "cpuPercent": usage.cpu_percent}}
 
 
-def _exposed(connection: Any) -> tuple[list[dict[str, Any]], int, int | None]:
-    """A row for people for each exposure, how much waits to be sent, and since when."""
+def _stored(connection: Any) -> tuple[list[dict[str, Any]], int, int | None, int]:
+    """A row for people for each exposure, how much waits to be sent, since when, and how many messages wait
+    for agents."""
     rows: list[dict[str, Any]] = []
     for exposure in task_rows.exposures(connection):
         previews = [{"name": name, "hostPort": port} for name, port in exposure.ports.items()]
         rows.append({"id": exposure.task_id, "status": "exposed", "message": None, "previewPorts": previews})
-    return rows, outbox.depth(connection), outbox.oldest(connection)
+    return rows, outbox.depth(connection), outbox.oldest(connection), channel.waiting(connection)

@@ -43,6 +43,8 @@ class Records:
         self.census = DeferredLock()
         # The status and message that were told last, known before the row is written.
         self._told: dict[str, tuple[str, str | None]] = {}
+        # How often each thing happened to a task since the start.
+        self.happened = dict.fromkeys(Input, 0)
 
     def now(self) -> int:
         """Milliseconds since the epoch."""
@@ -102,6 +104,7 @@ class Records:
 
         event = TaskStatus(record.id, moved.updated_at, status, message, waiting)
         await self._journal.record(event, *events, write=store)
+        self.happened[happened] += 1
         return moved
 
     def _tell_later(self, task_id: str) -> None:

@@ -24,6 +24,7 @@ from uaihost.containers.client import connect, explained
 from uaihost.containers.image_build import build
 from uaihost.containers.image_course import ImageCourse
 from uaihost.containers.image_inputs import Inputs, Versions, gather, read_versions
+from uaihost.counts import Lifecycle
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Doing, Say
 from uaihost.wire.frames import Runtime
@@ -126,6 +127,8 @@ class Images:
         self._running: dict[bool, _Shared] = {}
         # How it stands with the image, for people.
         self.course = ImageCourse(reactor)
+        # Since the start; what is there already is not built.
+        self.builds = Lifecycle()
 
     @property
     def repository(self) -> str:
@@ -202,16 +205,17 @@ class Images:
             return tag
         say(Doing(Reason.IMAGE_BUILDING, f"building {tag}", 0))
         say(f"building {tag}")
-        layers = await self._builder(
-            self._reactor,
-            self._docker_host,
-            await self._blocking.call(inputs.context),
-            tag=tag,
-            args={"BASE": base.name, **inputs.args, **self._proxies()},
-            labels={LABEL: self.kind},
-            cached=not force,
-            say=say,
-        )
+        with self.builds.run():
+            layers = await self._builder(
+                self._reactor,
+                self._docker_host,
+                await self._blocking.call(inputs.context),
+                tag=tag,
+                args={"BASE": base.name, **inputs.args, **self._proxies()},
+                labels={LABEL: self.kind},
+                cached=not force,
+                say=say,
+            )
         try:
             await self._blocking.call(self._with_client, "remove older images", self._tidy, tag, layers)
         except HostError as error:

@@ -25,6 +25,8 @@ LIMIT = 8 << 20
 KEPT = 4
 # Uses that are shown at once.
 MOST = 10_000
+# What credentials are used for, and how a use counts: it was let through and worked, or not.
+KINDS, OUTCOMES = ("api", "git", "sign"), ("ok", "refused")
 # Characters of what a task wrote itself: a path, a query's name.
 LONGEST = 300
 
@@ -37,6 +39,8 @@ class AuditLog:
         self._blocking = blocking
         self._path = path
         self._limit = limit
+        # How often since the start, by kind and outcome.
+        self.uses = {(kind, outcome): 0 for kind in KINDS for outcome in OUTCOMES}
         self._waiting: list[str] = []
         self._writing = False
         self._stopping: list[Deferred[None]] = []
@@ -47,6 +51,7 @@ class AuditLog:
         fields = {"user": user, "task": task, "what": what, "host": host, "path": path, "outcome": outcome}
         line = {"at": round(self._clock.seconds() * 1000), **{k: v[:LONGEST] for k, v in fields.items()}}
         self._waiting.append(json.dumps(line))
+        self.uses[(what, "ok" if outcome == "ok" else "refused")] += 1
         if not self._writing:
             self._writing = True
             Deferred.fromCoroutine(self._write())

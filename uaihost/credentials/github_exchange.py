@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import attrs
 
+from uaihost.counts import Lifecycle
 from uaihost.credentials.github_http import GitHubClient, Unanswered
 
 # Errors of RFC 6749, section 5.2, and GitHub's own, that say the grant itself is void.
@@ -73,8 +74,14 @@ class GitHubServer:
         self._client_id = client_id
         self._client_secret = client_secret
         self._client = GitHubClient(reactor, ca_file)
+        # Exchanges since the start.
+        self.renewals = Lifecycle()
 
     async def renew(self, refresh: str) -> Pair:
+        with self.renewals.run():
+            return await self._renewed(refresh)
+
+    async def _renewed(self, refresh: str) -> Pair:
         if self._client_id is None:
             raise Misconfigured("this host has no GitHub App; set UAI_GITHUB_CLIENT_ID")
         form = {"client_id": self._client_id, "grant_type": "refresh_token", "refresh_token": refresh}

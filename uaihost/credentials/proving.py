@@ -81,7 +81,7 @@ class Proofs:
         self._note = note
         host = urlsplit(settings.github_url).netloc.lower()
         self.audit = AuditLog(reactor, blocking, folders.audit)
-        exchange = GitHubServer(
+        self.exchange = GitHubServer(
             reactor,
             settings.github_url,
             settings.github_api_url,
@@ -89,7 +89,7 @@ class Proofs:
             settings.github_client_secret,
             settings.ca_file,
         )
-        self.tokens = GitHubTokens(reactor, random, store, sealer, exchange, host, self._tell)
+        self.tokens = GitHubTokens(reactor, random, store, sealer, self.exchange, host, self._tell)
         self.github = GitHubDoor(self.tokens)
         self.ssh = UserSshKeys(reactor, store, sealer)
         self._pool = HTTPConnectionPool(reactor)

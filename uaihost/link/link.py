@@ -116,6 +116,8 @@ class Link(Service):
         self.state = LinkState("stopped", clock.seconds())
         # Since when no bridge is reached, over all attempts; None while one is.
         self.apart: float | None = clock.seconds()
+        # Seconds of the clock; None before the first connection opened.
+        self.connected_at: float | None = None
         # Since the start: connections, attempts that failed, and ends by close code (RFC 6455, section 7.4).
         self.connects = 0
         self.failures = 0
@@ -210,6 +212,7 @@ class Link(Service):
         )
         self.session = session
         self.connects += 1
+        self.connected_at = self._clock.seconds()
         self._reason = ""
         session.start()
         log.info("connected to the bridge")

@@ -262,6 +262,12 @@ def queued(db: Connection, task_id: str, agent_id: str) -> tuple[int, str, str] 
     return (found[0], found[1], found[2]) if found else None
 
 
+def waiting(db: Connection) -> int:
+    """How many messages wait for an agent's turn, in all tasks."""
+    found: int = db.execute("SELECT count(*) FROM channel_queue").fetchone()[0]
+    return found
+
+
 def dequeue(db: Connection, task_id: str, agent_id: str, position: int) -> None:
     db.execute(
         "DELETE FROM channel_queue WHERE task_id = ? AND agent_id = ? AND position = ?",

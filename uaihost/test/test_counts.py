@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from hypothesis import strategies
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
@@ -33,6 +36,15 @@ class LifecycleTests(TestCase):
                 over.add(which % len(runs))
             self.assertEqual(lifecycle.begun, sum(lifecycle.ended.values()) + lifecycle.running)
             self.assertEqual(lifecycle.running, len(runs) - len(over))
+
+    def test_a_block_ends_as_what_it_raises_says(self) -> None:
+        for error, how in ((None, "completed"), (CancelledError(), "interrupted"), (OSError(), "failed")):
+            lifecycle = Lifecycle()
+            with contextlib.suppress(CancelledError, OSError), lifecycle.run():
+                self.assertEqual(lifecycle.running, 1)
+                if error is not None:
+                    raise error
+            self.assertEqual(lifecycle.ended, {**dict.fromkeys(OUTCOMES, 0), how: 1})
 
 
 class TallyTests(TestCase):

@@ -22,19 +22,24 @@ from uaihost.tunnels.upstream import Upstream
 from uaihost.wire.frames import Header
 from uaihost.wire.mux import FAILED, STALLED
 
+# How a tunnel ends: the server said everything; it failed; it was given up, since one side kept bytes waiting
+# or broke the protocol; the bridge closed it; the link was lost.
+ENDINGS = ("completed", "failed", "given_up", "closed", "link_lost")
+
 
 @attrs.define
 class Traffic:
     """Of all tunnels since the start.
 
     received, sent: bytes from the bridge and towards it; opened, refused: how many were asked for, with and
-    without a server.
+    without a server; ended: how those that were opened have ended, by ENDINGS.
     """
 
     received: int = 0
     sent: int = 0
     opened: int = 0
     refused: int = 0
+    ended: dict[str, int] = attrs.field(factory=lambda: dict.fromkeys(ENDINGS, 0))
 
 
 class Voice(Protocol):
@@ -118,43 +123,46 @@ def _machine() -> Callable[[Tunnel], Life]:
 
     def refuse(life: Life, core: Tunnel, code: int, reason: str) -> None:
         core.voice.refuse(code, reason)
-        core.voice.over()
+        core.over("failed")
 
     def refuse_empty(life: Life, core: Tunnel, reason: str) -> None:
         core.voice.refuse(FAILED, f"{reason} without an answer")
-        core.voice.over()
+        core.over("failed")
 
     def refuse_stuck(life: Life, core: Tunnel, code: int, reason: str) -> None:
         core.upstream.abort()
-        refuse(life, core, code, reason)
+        core.voice.refuse(code, reason)
+        core.over("given_up")
 
     def end(life: Life, core: Tunnel, reason: str) -> None:
         core.outlet.unregisterProducer()
         core.voice.end(core.trailing, reason)
-        core.voice.over()
+        core.over("completed")
 
     def let_go(life: Life, core: Tunnel, reason: str) -> None:
         core.voice.end((), reason)
-        core.voice.over()
+        core.over("completed")
 
     def fail(life: Life, core: Tunnel, code: int, reason: str) -> None:
         core.outlet.unregisterProducer()
         core.voice.fail(code, reason)
-        core.voice.over()
+        core.over("failed")
 
     def fail_stuck(life: Life, core: Tunnel, code: int, reason: str) -> None:
         core.upstream.abort()
-        fail(life, core, code, reason)
+        core.outlet.unregisterProducer()
+        core.voice.fail(code, reason)
+        core.over("given_up")
 
     def leave(life: Life, core: Tunnel, reason: str | None) -> None:
         core.upstream.abort()
         core.voice.leave(reason)
-        core.voice.over()
+        core.over("closed")
 
     def vanish(life: Life, core: Tunnel) -> None:
         core.upstream.abort()
         core.voice.vanish()
-        core.voice.over()
+        core.over("link_lost")
 
     opening.upon(Life.answered).to(streaming)(acknowledge)
     opening.upon(Life.said_all).loop().returns(None)
@@ -236,6 +244,11 @@ class Tunnel:
         self.voice.head(head)
         self.outlet.hint(content.gains(head.headers))
         self.outlet.registerProducer(self, True)
+
+    def over(self, how: str) -> None:
+        """It ended: one of ENDINGS. Called once."""
+        self._traffic.ended[how] += 1
+        self.voice.over()
 
     # tunnels.upstream.Receiver
 

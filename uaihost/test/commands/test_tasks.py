@@ -42,6 +42,8 @@ class UpTests(CommandCase):
             },
         )
         self.assertEqual(self.statuses(), ["preparing", "starting", "running"])
+        happened = {each.name for each, count in self.tasks.records.happened.items() if count == 1}
+        self.assertEqual(happened, {"UP", "PREPARED", "READY"})
         self.assertEqual(self.events("ports.changed")[-1]["previewPorts"], value["previewPorts"])
         editor, previews = self.ports.tasks["t1"]
         relay = str(self.folders.run("t1") / "relay.sock")

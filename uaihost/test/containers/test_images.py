@@ -181,6 +181,7 @@ class ImagesTests(TestCase):
         first = self.ensured(images)
         self.assertRegex(first, r"\Auaihost/small:[0-9a-f]{12}\Z")
         self.assertEqual(self.ensured(images), first)
+        self.assertEqual((images.builds.begun, images.builds.ended["completed"]), (1, 1))
         (build,) = self.builder.builds
         self.assertEqual((build["tag"], build["labels"], build["cached"]), (first, {LABEL: "small"}, True))
         self.assertEqual(
@@ -237,6 +238,7 @@ class ImagesTests(TestCase):
         self.assertEqual(self.builder.cancelled, 2)
         self.ensured(images)
         self.assertEqual(len(self.builder.builds), 3)
+        self.assertEqual(images.builds.ended, {"completed": 1, "failed": 0, "interrupted": 2})
 
     def test_a_failure_reaches_every_caller_and_is_not_kept(self) -> None:
         images = self.make(Client({DEFAULT}))
@@ -245,6 +247,7 @@ class ImagesTests(TestCase):
         for done in both:
             self.assertEqual(self.failureResultOf(done, HostError).value.message, "no network")
         self.ensured(images)
+        self.assertEqual(images.builds.ended, {"completed": 1, "failed": 1, "interrupted": 0})
 
     def test_older_images_and_stages_go_after_a_build(self) -> None:
         client = Client({DEFAULT})

@@ -59,6 +59,7 @@ class AuditTests(TestCase):
             },
         )
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
+        self.assertEqual({key for key, count in self.log.uses.items() if count}, {("git", "ok")})
 
     def test_what_a_task_wrote_is_one_line_of_bounded_length(self) -> None:
         self.use("x\n{}\u2028" + "y" * 1000)

@@ -60,6 +60,7 @@ class HttpsTests(ServerCase):
         exchange = GitHubServer(reactor, "https://127.0.0.1:1", "https://127.0.0.1:1", CLIENT_ID, None)
         error = await self.refused(exchange, Unanswered)
         self.assertFalse(error.sent)
+        self.assertEqual(exchange.renewals.ended, {"completed": 0, "failed": 1, "interrupted": 0})
 
     async def test_another_app_than_the_servers(self) -> None:
         error = await self.refused(self.server(client_secret="wrong"), Misconfigured)

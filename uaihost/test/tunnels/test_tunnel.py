@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from uaihost.test.fakes_tunnels import FakeLink
 from uaihost.tunnels.head import ResponseHead
-from uaihost.tunnels.tunnel import Traffic, Tunnel
+from uaihost.tunnels.tunnel import ENDINGS, Traffic, Tunnel
 from uaihost.wire.frames import Header
 from uaihost.wire.mux import FAILED, STALLED
 
@@ -170,6 +170,20 @@ class LifeTests(SynchronousTestCase):
                 step(self.tunnel)
             self.assertEqual((self.voice.said, self.upstream.calls), (said, calls), last)
             self.assertEqual(said[-1], "over")
+            self.assertEqual(sum(self.traffic.ended.values()), 1, last)
+
+    def test_how_it_ended_is_counted(self) -> None:
+        for last, how in {
+            "ended": "completed",
+            "failed": "failed",
+            "given_up": "given_up",
+            "closed": "closed",
+            "cut": "link_lost",
+        }.items():
+            self.setUp()
+            INPUTS["head"](self.tunnel)
+            INPUTS[last](self.tunnel)
+            self.assertEqual(self.traffic.ended, {**dict.fromkeys(ENDINGS, 0), how: 1})
 
     def test_the_upstream_is_the_outlets_producer_while_it_streams(self) -> None:
         for last in (INPUTS["ended"], INPUTS["said_all"], INPUTS["failed"]):

@@ -80,6 +80,8 @@ class DashboardTests(SynchronousTestCase):
             left,
             {
                 "uaihost_info",
+                "uaihost_blocking_calls_started_total",
+                "uaihost_link_connected_timestamp_seconds",
                 "uaihost_link_state",
                 "uaihost_outbox_oldest_seconds",
                 "uaihost_task_step_seconds",

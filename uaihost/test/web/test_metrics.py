@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from math import isnan
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from uaihost.counts import OUTCOMES, Counts
+from uaihost.counts import OUTCOMES, Counts, Tally
+from uaihost.link.link import CODES
+from uaihost.tunnels.tunnel import Traffic
 from uaihost.web.lag import PERIOD, ReactorLag
-from uaihost.web.metrics import FIGURES, exposition
+from uaihost.web.metrics import _POOLS, FIGURES, exposition
 from uaihost.wire.reasons import Reason
 
 WAITING = {"reason": "cloning", "text": "x", "since": 990_000, "percent": 43}
@@ -116,7 +119,41 @@ class MetricsTests(SynchronousTestCase):
         self.assertEqual(found[("uaihost_link_round_trip_seconds",)], 0.04)
         self.assertEqual(found[("uaihost_disk_budget_bytes",)], 50)
         self.assertEqual(found[("uaihost_disk_free_bytes",)], 7)
-        self.assertNotIn(("uaihost_link_round_trip_seconds",), read(STATUS))
+        self.assertTrue(isnan(read(STATUS)[("uaihost_link_round_trip_seconds",)]))
+
+    def test_a_host_after_work_shows_no_line_that_a_fresh_one_does_not(self) -> None:
+        counts = Counts()
+        for pool in _POOLS:
+            with counts.pool(pool).run():
+                counts.pool(pool).seconds.add(0.1)
+        link = Tally(CODES)
+        for code in (*CODES, "4321"):
+            link.add(code)
+        worked = {
+            **counts.view(),
+            "link": {"connects": 9, "failures": 1, "losses": link.values, "connectedAt": 9.0},
+            "tunnels": {"opened": 6, "refused": 1, "received": 1, "sent": 1, "ended": dict(Traffic().ended)},
+            "builds": counts.turns.view(),
+            "renewals": counts.turns.view(),
+            "uses": [["git", "refused", 4], ["sign", "ok", 1]],
+            "happened": {"wake": 2},
+            "queued": 3,
+            "roundTrip": 0.1,
+        }
+        status = {**STATUS, "counts": worked, "disk": {"mirrors": 1, "trash": 2}}
+        fresh = read({**STATUS, "tasks": [], "disk": None})
+        after = read({**status, "space": {"budget": 1, "free": 2}})
+        of_tasks = {name for name, figure in FIGURES.items() if "task" in figure.labels}
+        self.assertEqual({key for key in after if key[0] not in of_tasks}, set(fresh))
+        for key, value in {
+            ("uaihost_credential_uses_total", "git", "refused"): 4,
+            ("uaihost_task_changes_total", "wake"): 2,
+            ("uaihost_channel_queued",): 3,
+            ("uaihost_link_connected_timestamp_seconds",): 9,
+            ("uaihost_link_losses_total", "other"): 1,
+            ("uaihost_blocking_calls_started_total", "engine"): 1,
+        }.items():
+            self.assertEqual(after[key], value, key)
 
     def test_names_and_helps_are_as_prometheus_wants_them(self) -> None:
         families = list(text_string_to_metric_families(exposition(STATUS, 1000.0).decode()))
