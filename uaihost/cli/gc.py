@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from uaihost.cli.absence import nobody
 from uaihost.cli.lines import size
 from uaihost.cli.local import ask, settings
-from uaihost.errors import ErrorCode, HostError
 from uaihost.paths import Folders
 
 # Seconds: measuring and saving large work copies takes its time.
@@ -27,7 +27,7 @@ def gc(dry_run: bool, as_json: bool) -> None:
     control = Folders(settings().data_dir).control_socket
     answer = ask(control, "POST", "/api/clean", {"dryRun": dry_run}, PATIENCE)
     if answer is None:
-        raise HostError(ErrorCode.UNAVAILABLE, "no host is running here; start one with `uaihost up`")
+        raise nobody()
     click.echo(json.dumps(answer, indent=2) if as_json else report(answer, dry_run))
 
 

@@ -19,6 +19,7 @@ from urllib.parse import quote
 import click
 
 from uaihost import config
+from uaihost.cli.absence import nobody
 from uaihost.cli.lines import line
 from uaihost.cli.said import Said, says
 from uaihost.errors import ErrorCode, HostError
@@ -42,7 +43,7 @@ def status(as_json: bool) -> None:
     """Show what the host on this machine is doing."""
     answer = ask(Folders(settings().data_dir).control_socket, "GET", "/api/status")
     if answer is None:
-        raise HostError(ErrorCode.UNAVAILABLE, "no host is running here; start one with `uaihost up`")
+        raise nobody()
     page = daemon("GET", "/api/page")["url"]
     if as_json:
         click.echo(json.dumps({**answer, "page": page}, indent=2))
@@ -121,10 +122,7 @@ def daemon(method: str, path: str, body: Any = None, patience: float = 30.0) -> 
     """The daemon's answer; HostError when none runs, or with its refusal."""
     answer = ask(Folders(settings().data_dir).control_socket, method, path, body, patience)
     if answer is None:
-        raise HostError(
-            ErrorCode.UNAVAILABLE,
-            "no host is running here; start one with `uaihost up`, and type this again in another terminal",
-        )
+        raise nobody()
     return answer
 
 

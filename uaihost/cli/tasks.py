@@ -11,6 +11,7 @@ from urllib.parse import quote
 import click
 from rich.console import Console
 
+from uaihost.cli.absence import nobody
 from uaihost.cli.lines import line, story
 from uaihost.cli.local import ask, fetch, settings, verb
 from uaihost.errors import ErrorCode, HostError
@@ -108,5 +109,5 @@ def export(task_id: str, file: Path | None, as_json: bool) -> None:
 def _ask(path: str) -> Any:
     answer = ask(Folders(settings().data_dir).control_socket, "GET", path)
     if answer is None:
-        raise HostError(ErrorCode.UNAVAILABLE, "no host is running here; start one with `uaihost up`")
+        raise nobody()
     return answer

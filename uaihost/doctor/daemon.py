@@ -5,6 +5,7 @@ from __future__ import annotations
 from uaihost import __version__
 from uaihost.doctor.model import Finding, fail, ok, together, warn
 from uaihost.doctor.patient import Patient, readable
+from uaihost.doctor.service import of_somebody_else
 
 # Seconds that a timer of its reactor may be late: beyond it tunnels and chats stutter.
 LAG = 0.5
@@ -22,6 +23,10 @@ async def daemon(patient: Patient) -> Finding:
                 f"a host is there and cannot be asked: {patient.running.problem}",
                 f"ls -l {socket}   # who owns it? type this as that user",
                 "uaihost restart",
+            )
+        if await patient.blocking.call(of_somebody_else, patient):
+            return warn(
+                "no host of yours runs; this machine's own is for root to look at", "sudo uaihost doctor"
             )
         return warn(
             "no host runs on this data folder", "uaihost start   # where it is a service", "uaihost up"

@@ -144,7 +144,10 @@ def judged(found: Installed) -> Finding:
 
 def installed(patient: Patient) -> list[Installed] | None:
     """The service that is installed here, if one is; None where nothing could manage one. Blocks."""
-    machine = look_at_machine(patient.environ)
+    try:
+        machine = look_at_machine(patient.environ)
+    except HostError:
+        return None  # An installation without its programs: no unit of anybody's is told by it.
     return of(machine, partial(run_program, environ=user_manager(patient.environ)))
 
 
@@ -186,6 +189,15 @@ def of(machine: Machine, run: Run) -> list[Installed] | None:
 def filters(patient: Patient) -> bool:
     """Whether a service is installed here that may set the packet filter. Blocks."""
     return any(found.kind != "user" for found in installed(patient) or [])
+
+
+def of_somebody_else(patient: Patient) -> bool:
+    """Whether the service that is installed here is the machine's, and who asks is neither root nor its user.
+    Blocks."""
+    data = patient.settings.data_dir
+    if patient.root or data == Path("/var/lib") / data.name:
+        return False
+    return filters(patient)
 
 
 def bridge_starts(patient: Patient) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from uaihost.doctor import service
+from uaihost.doctor.daemon import daemon
 from uaihost.doctor.model import Verdict
 from uaihost.doctor.service import Installed, judged
 from uaihost.services.machine import Ran
@@ -90,6 +91,21 @@ class BridgeTests(Rig):
         self.assertEqual(self.starts([]), ())
         self.assertEqual(self.starts([one(State(True, True))]), ())
         self.assertEqual(self.starts([beside], "ws://127.0.0.1:9/host"), ())
+
+
+class WhoseTests(Rig):
+    async def test_a_person_beside_a_service_of_the_machine_is_told_whose_it_is(self) -> None:
+        known = patient(self.folder)
+        for found, words in (
+            ([one(State(True, True))], "sudo uaihost doctor"),
+            ([one(State(True, True), "user")], "uaihost start"),
+            ([], "uaihost start"),
+        ):
+            with patch("uaihost.doctor.service.installed", return_value=found):
+                self.is_(await daemon(known), Verdict.WARN, words)
+        with patch("uaihost.doctor.service.installed", return_value=[one(State(True, False))]):
+            usual = patient(Path("/var/lib/uaihost"))
+            self.is_(await daemon(usual), Verdict.WARN, "uaihost start")
 
 
 class LookTests(Rig):
