@@ -20,9 +20,6 @@ from prometheus_client.registry import Collector
 from uaihost.commands.disk import CLASSES
 from uaihost.commands.lifecycle import Input
 from uaihost.counts import Counts, Lifecycle, Tally
-from uaihost.credentials.audit import KINDS, OUTCOMES
-from uaihost.link.link import CODES
-from uaihost.tunnels.tunnel import ENDINGS
 from uaihost.wire.inputs import TASK_STATUSES
 from uaihost.wire.reasons import Reason
 
@@ -30,6 +27,10 @@ TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _KINDS = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily, "histogram": HistogramMetricFamily}
 _LINK = ("connected", "connecting", "waiting", "stopped", "fatal")
+# Close codes of the link, uses of credentials, ends of tunnels; a test holds them against those rooms.
+CODES = ("1000", "1001", "1002", "1006", "1009", "1011", "4001")
+USES, USED = ("api", "git", "sign"), ("ok", "refused")
+ENDINGS = ("completed", "failed", "given_up", "closed", "link_lost")
 # What begins and ends, by the names of its figures and of its part of the counts.
 _LIVES = {
     "commands": "commands",
@@ -250,7 +251,7 @@ class _Families(Collector):
         egress = self._status.get("egress") or {}
         verdicts = {(verdict,): egress.get(verdict, 0) for verdict in ("allowed", "blocked")}
         yield _labelled("uaihost_egress_connections_total", verdicts)
-        uses = {(kind, outcome): 0 for kind in KINDS for outcome in OUTCOMES}
+        uses = {(kind, outcome): 0 for kind in USES for outcome in USED}
         uses |= {(kind, outcome): count for kind, outcome, count in self._counts.get("uses") or ()}
         yield _labelled("uaihost_credential_uses_total", uses)
         disk = {**dict.fromkeys(CLASSES, 0), **(self._status.get("disk") or {})}

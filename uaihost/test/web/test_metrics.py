@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from math import isnan
 from typing import Any
 
@@ -9,9 +11,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from uaihost import app, rooms
 from uaihost.counts import OUTCOMES, Counts, Tally
+from uaihost.credentials import audit
 from uaihost.link.link import CODES
 from uaihost.tunnels.tunnel import Traffic
+from uaihost.web import metrics
 from uaihost.web.lag import PERIOD, ReactorLag
 from uaihost.web.metrics import _POOLS, FIGURES, exposition
 from uaihost.wire.reasons import Reason
@@ -154,6 +159,13 @@ class MetricsTests(SynchronousTestCase):
             ("uaihost_blocking_calls_started_total", "engine"): 1,
         }.items():
             self.assertEqual(after[key], value, key)
+
+    def test_labels_are_those_of_the_rooms(self) -> None:
+        self.assertEqual(metrics.CODES, CODES)
+        self.assertEqual(metrics.ENDINGS, tuple(Traffic().ended))
+        self.assertEqual((metrics.USES, metrics.USED), (audit.KINDS, audit.OUTCOMES))
+        made = re.findall(r'threads\("([a-z]+)", ', inspect.getsource(rooms) + inspect.getsource(app))
+        self.assertEqual(set(made), set(_POOLS))
 
     def test_names_and_helps_are_as_prometheus_wants_them(self) -> None:
         families = list(text_string_to_metric_families(exposition(STATUS, 1000.0).decode()))
