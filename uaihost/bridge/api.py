@@ -28,6 +28,7 @@ from uaihost.bridge.hosts import Hosts
 from uaihost.bridge.new_task import NewTask
 from uaihost.bridge.stream import EventStream
 from uaihost.bridge.tasks import Tasks
+from uaihost.bridge.wellness import CountedSite, Wellness
 from uaihost.errors import ErrorCode, HostError
 from uaihost.interfaces import Store
 from uaihost.wire.inputs import Decision
@@ -117,10 +118,21 @@ class Api:
         self._tasks = tasks
         self._calls = calls
         self._clock = clock
+        self.wellness = Wellness(database, feed, hosts, calls, clock)
 
+    @app.route("/livez", methods=["GET"])
     @app.route("/healthz", methods=["GET"])
-    def healthz(self, request: Request) -> bytes:
+    def alive(self, request: Request) -> bytes:
         return answer(request, {"ok": True})
+
+    @app.route("/readyz", methods=["GET"])
+    async def ready(self, request: Request) -> bytes:
+        fine = await self.wellness.ready()
+        return answer(request, {"ok": fine}, 200 if fine else 503)
+
+    @app.route("/metrics", methods=["GET"])
+    def metrics(self, request: Request) -> bytes:
+        return self.wellness.exposition(request)
 
     @app.route("/", methods=["GET"])
     def index(self, request: Request) -> bytes:
@@ -376,7 +388,9 @@ def asked_of(request: Any) -> Asked:
 
 def site_of(api: Api, judge: Guard, reactor: IReactorTime) -> Site:
     """The app as a Twisted site."""
-    site = Site(Guarded(judge, api.app.resource()), requestFactory=AppRequest, reactor=reactor)
-    site.displayTracebacks = False
-    site.noisy = False
-    return site
+    return CountedSite(
+        api.wellness.answered,
+        Guarded(judge, api.app.resource()),
+        requestFactory=AppRequest,
+        reactor=reactor,
+    )

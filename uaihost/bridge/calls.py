@@ -54,6 +54,10 @@ class Calls:
         for pending in await self._database.run(store.commands):
             self._calls[pending.id] = _Call(pending)
 
+    def __len__(self) -> int:
+        """How many have no result yet."""
+        return len(self._calls)
+
     async def command(
         self,
         host_id: str,

@@ -34,6 +34,9 @@ HEADERS = {
 # Bytes of a request's body: an attachment of 25 MiB in base64 and its frame of JSON.
 MAX_BODY = 36 << 20
 
+# Yes or no, and nothing else: for whoever watches the process, without a key.
+HEALTH = ("/livez", "/readyz", "/healthz")
+
 _READING = ("GET", "HEAD")
 
 
@@ -97,7 +100,7 @@ class Guard:
             return Refused(421, "misdirected", "this host name is not served here; use localhost")
         if asked.too_large:
             return Refused(413, "too_large", f"a request may have {MAX_BODY >> 20} MiB and a Content-Length")
-        if asked.path == "/healthz" or (asked.path.startswith("/static/") and asked.method in _READING):
+        if asked.path in HEALTH or (asked.path.startswith("/static/") and asked.method in _READING):
             return None
         if asked.query_key and asked.path == "/" and asked.method == "GET":
             return LetIn() if self._is_key(asked.query_key) else self._no_key(asked)
@@ -139,5 +142,5 @@ class Guard:
             401,
             "unauthorized",
             "open the link with the key that `uaihost up` printed, or send Authorization: Bearer KEY",
-            login=not asked.path.startswith("/api/"),
+            login=asked.path != "/metrics" and not asked.path.startswith("/api/"),
         )

@@ -21,7 +21,7 @@ from uaihost.bridge import store
 from uaihost.bridge.calls import Calls
 from uaihost.bridge.feed import Feed, News, shown
 from uaihost.bridge.store import HostRecord
-from uaihost.bridge.tunnel import Reading
+from uaihost.bridge.tunnel import Reading, Traffic
 from uaihost.bridge.tunnels import TunnelTable
 from uaihost.errors import HostError
 from uaihost.interfaces import Store
@@ -65,6 +65,9 @@ class Hosts:
         self._known: dict[str, HostRecord] = {}
         self._sessions: dict[str, HostSession] = {}
         self._opened: dict[MessageSocket, HostSession] = {}
+        # Since the start: connections that were let in, that were not, and that ended; and all tunnels.
+        self.connects = self.refusals = self.losses = 0
+        self.traffic = Traffic()
 
     async def load(self) -> None:
         """Remember the hosts of earlier runs."""
@@ -98,6 +101,16 @@ class Hosts:
         """The hosts that are there now."""
         return sorted(self._sessions)
 
+    @property
+    def known(self) -> int:
+        """How many were ever there."""
+        return len(self._known)
+
+    @property
+    def open_tunnels(self) -> int:
+        """Of all hosts, now."""
+        return sum(len(session.tunnels) for session in self._sessions.values())
+
     def capabilities(self, host_id: str) -> dict[str, Any]:
         """As it last sent them."""
         record = self._known.get(host_id)
@@ -124,6 +137,7 @@ class Hosts:
 
     def came(self, session: HostSession, host_id: str) -> None:
         """A session proved to be this host: it takes the place of an earlier one."""
+        self.connects += 1
         earlier = self._sessions.get(host_id)
         if earlier is not None:
             log.info("host {host} connected again; its earlier connection ends", host=shown(host_id))
@@ -136,6 +150,7 @@ class Hosts:
 
     def left(self, session: HostSession, host_id: str) -> None:
         """The session is over."""
+        self.losses += 1
         if self._sessions.get(host_id) is session:
             del self._sessions[host_id]
             self.calls.disconnected(host_id)
@@ -168,7 +183,7 @@ class HostSession:
         self._holds = Reading(self._pause, self._resume)
         self._silence = Silence(hosts.clock, socket)
         self.outbound = Outbound(socket, hosts.clock)
-        self.tunnels = TunnelTable(self.outbound, self, hosts.clock)
+        self.tunnels = TunnelTable(self.outbound, self, hosts.clock, hosts.traffic)
         self._auth_timer: IDelayedCall | None = hosts.clock.callLater(AUTH_TIMEOUT, self._no_auth)
 
     def send(self, payload: bytes) -> None:
@@ -177,6 +192,8 @@ class HostSession:
 
     def end(self, code: int, reason: str) -> None:
         """Close from this side; what the host still says is not read."""
+        if code == REFUSED and not self._over:
+            self._hosts.refusals += 1
         self._finish()
         self._socket.close(code, reason)
 

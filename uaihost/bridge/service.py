@@ -103,6 +103,8 @@ class Bridge(StagedService):
             await part.load()
         names = Names(self.port, tasks, own_names(settings.bind))
         api = Api(database, feed, hosts, tasks, calls, clock)
+        api.wellness.start()
+        self.undo.append(api.wellness.stop)
         return Kinds(
             names,
             app=site_of(api, Guard(names, settings.key), clock).buildProtocol,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from uaihost.bridge.names import Destination
-from uaihost.bridge.tunnel import BridgeTunnel, BrowserSide
+from uaihost.bridge.tunnel import BridgeTunnel, BrowserSide, Traffic
 from uaihost.interfaces import LinkOutput
 from uaihost.wire import mux
 from uaihost.wire.credit import LinkWindow, ReceiveWindow, WindowExceeded, WindowOverflow
@@ -160,8 +160,11 @@ class Streams:
     broken: told once why the connection cannot go on; then nothing is taken any more.
     """
 
-    def __init__(self, wire: LinkOutput, clock: IReactorTime, broken: Callable[[str], None]) -> None:
+    def __init__(
+        self, wire: LinkOutput, clock: IReactorTime, broken: Callable[[str], None], traffic: Traffic
+    ) -> None:
         self.wire = wire
+        self._traffic = traffic
         self.clock = clock
         self._tell_broken = broken
         self._broken = False
@@ -180,7 +183,7 @@ class Streams:
         self._opened += 1
         number = self._opened
         stream = Stream(number, self)
-        stream.tunnel = BridgeTunnel(str(number), browser, stream, half_closes=True)
+        stream.tunnel = BridgeTunnel(str(number), browser, stream, half_closes=True, traffic=self._traffic)
         self._streams[number] = stream
         # Not by its outlet: numbers must arrive in order, and outlets take turns.
         content = mux.Open(place.target, place.task_id, line, upgrade, place.name)

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import attrs
 from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -96,6 +97,15 @@ class Reading:
                 self._resume()
 
 
+@attrs.define
+class Traffic:
+    """Of all tunnels since the start. received, sent: bytes from hosts and towards them."""
+
+    opened: int = 0
+    received: int = 0
+    sent: int = 0
+
+
 @implementer(IPushProducer)
 class BridgeTunnel:
     """One tunnel. It is the producer of the browser's transport, which pauses and resumes it.
@@ -114,6 +124,7 @@ class BridgeTunnel:
         "_size",
         "_stopped",
         "_told",
+        "_traffic",
         "_trailers",
         "_voice",
         "done",
@@ -121,8 +132,12 @@ class BridgeTunnel:
         "id",
     )
 
-    def __init__(self, id: str, browser: BrowserSide, voice: Voice, half_closes: bool) -> None:
+    def __init__(
+        self, id: str, browser: BrowserSide, voice: Voice, half_closes: bool, traffic: Traffic
+    ) -> None:
         self.id = id
+        self._traffic = traffic
+        traffic.opened += 1
         self.half_closes = half_closes
         self._browser = browser
         self._voice = voice
@@ -148,6 +163,7 @@ class BridgeTunnel:
     def write(self, data: bytes) -> None:
         """Bytes of the request's body, or of an upgraded connection."""
         if not self._silent():
+            self._traffic.sent += len(data)
             self._voice.write(data)
 
     def end_request(self) -> None:
@@ -208,6 +224,7 @@ class BridgeTunnel:
         """Bytes of the response."""
         if self.done:
             return
+        self._traffic.received += len(data)
         if not self._paused and not self._kept:
             self._browser.received(data)
             if not self.done:

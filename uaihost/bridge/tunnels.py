@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from uaihost.bridge.names import Destination
 from uaihost.bridge.streams import Streams
-from uaihost.bridge.tunnel import BridgeTunnel, BrowserSide
+from uaihost.bridge.tunnel import BridgeTunnel, BrowserSide, Traffic
 from uaihost.interfaces import LinkInput, LinkOutput
 from uaihost.wire import codec
 from uaihost.wire.frames import RequestLine, TunnelAck, TunnelClose, TunnelOpen, TunnelRequestEnd
@@ -94,10 +94,13 @@ class TunnelTable:
     """The tunnels of one connection of a host.
 
     wire: what is sent goes there. input: the reading of the host's socket. clock: for the stall limit.
-    streams: the tunnels of mux.1; None as long as it is not agreed on.
+    streams: the tunnels of mux.1; None as long as it is not agreed on. traffic: where tunnels are counted.
     """
 
-    def __init__(self, wire: LinkOutput, input: LinkInput, clock: IReactorTime) -> None:
+    def __init__(
+        self, wire: LinkOutput, input: LinkInput, clock: IReactorTime, traffic: Traffic | None = None
+    ) -> None:
+        self.traffic = traffic or Traffic()
         self.wire = wire
         self.input = input
         self.clock = clock
@@ -112,7 +115,7 @@ class TunnelTable:
 
     def agree(self, broken: Callable[[str], None]) -> None:
         """From now on tunnels are opened by mux.1; `broken` is told why the connection cannot go on."""
-        self.streams = Streams(self.wire, self.clock, broken)
+        self.streams = Streams(self.wire, self.clock, broken, self.traffic)
 
     @property
     def tells_all(self) -> bool:
@@ -130,7 +133,9 @@ class TunnelTable:
         self._opened += 1
         # Ids live as long as the link, so a short number is enough; it travels before every chunk.
         tunnel_id = f"t{self._opened}"
-        tunnel = BridgeTunnel(tunnel_id, browser, Spoken(tunnel_id, self), half_closes=False)
+        tunnel = BridgeTunnel(
+            tunnel_id, browser, Spoken(tunnel_id, self), half_closes=False, traffic=self.traffic
+        )
         self._tunnels[tunnel_id] = tunnel
         tunnel.outlet.frame(
             codec.encode(TunnelOpen(tunnel_id, place.target, place.task_id, line, upgrade, place.name))

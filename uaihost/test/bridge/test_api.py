@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import attrs
+from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -14,6 +16,7 @@ from uaihost.bridge.api import FILES, STATIC, Api, site_of
 from uaihost.bridge.guard import HEADERS, MAX_BODY, Guard
 from uaihost.bridge.names import Names
 from uaihost.bridge.stream import KEEP_ALIVE, LIMIT
+from uaihost.bridge.wellness import FIGURES, FRESH
 from uaihost.test.bridge.fakes import FakeSocket
 from uaihost.test.bridge.rig import BridgeCase
 
@@ -63,10 +66,17 @@ def unchunked(data: bytes) -> bytes:
     return body
 
 
+@attrs.frozen
+class Stand:
+    """A database that does what it is told to."""
+
+    run: Any
+
+
 class ApiCase(BridgeCase):
     def setUp(self) -> None:
         super().setUp()
-        api = Api(self.database, self.feed, self.hosts, self.tasks, self.calls, self.clock)
+        api = self.api = Api(self.database, self.feed, self.hosts, self.tasks, self.calls, self.clock)
         self.site = site_of(api, Guard(Names(8789, self.tasks), KEY), self.clock)
 
     def send(self, method: str, path: str, body: Any = None, **headers: str) -> Connection:
@@ -103,6 +113,71 @@ class RouteTests(ApiCase):
     def test_health(self) -> None:
         answer = self.ask("GET", "/healthz", Authorization="")
         self.assertEqual((answer.status, answer.json), (200, {"ok": True}))
+
+    def test_alive_and_ready_say_so_without_a_key_and_nothing_else(self) -> None:
+        for path in ("/livez", "/readyz"):
+            answer = self.ask("GET", path, Authorization="")
+            self.assertEqual((answer.status, answer.json), (200, {"ok": True}))
+
+    def test_a_database_that_fails_is_not_ready_and_is_not_asked_by_everybody(self) -> None:
+        asked = []
+
+        def fail(work: Any) -> Any:
+            asked.append(work)
+            raise OSError("gone")
+
+        self.patch(self.api.wellness, "_database", Stand(fail))
+        for _ in range(3):
+            answer = self.ask("GET", "/readyz", Authorization="")
+            self.assertEqual((answer.status, answer.json), (503, {"ok": False}))
+        self.assertEqual(len(asked), 1)
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+        self.patch(self.api.wellness, "_database", self.database)
+        self.clock.advance(FRESH)
+        self.assertEqual(self.ask("GET", "/readyz").status, 200)
+
+    def test_figures_ask_for_the_key(self) -> None:
+        self.assertEqual(self.error("GET", "/metrics", Authorization=""), (401, "unauthorized"))
+        self.assertEqual(self.error("GET", "/metrics", Authorization="Bearer other"), (401, "unauthorized"))
+
+    def test_each_figure_is_in_the_document(self) -> None:
+        text = (Path(__file__).parents[3] / "docs" / "observability.md").read_text(encoding="utf-8")
+        for figure in FIGURES.values():
+            labels = ", ".join(f"`{label}`" for label in figure.labels)
+            self.assertIn(f"| `{figure.name}` | {figure.kind} | {labels} | {figure.meaning} |", text)
+
+    def test_figures(self) -> None:
+        fresh = self.figures()
+        self.assertEqual(fresh[("uaibridge_hosts_connected",)], 0)
+        socket = self.connect()
+        self.ask("POST", "/api/tasks", {"repoUrl": "/srv/secret-shop"})
+        self.error("GET", "/nothing")
+        after = self.figures()
+        for key, value in {
+            ("uaibridge_hosts_connected",): 1,
+            ("uaibridge_hosts_known",): 1,
+            ("uaibridge_host_connects_total",): 1,
+            ("uaibridge_commands_waiting",): 1,
+            ("uaibridge_requests_total", "4xx"): 1,
+            # The first look at the figures, and the task.
+            ("uaibridge_requests_total", "2xx"): 2,
+        }.items():
+            self.assertEqual(after[key], value, key)
+        # Nothing shows up late, and nobody's name does.
+        self.assertEqual(set(after), set(fresh))
+        self.assertNotIn(b"shop", self.ask("GET", "/metrics").body)
+        socket.receiver.closed(1006, "")
+        gone = self.figures()
+        self.assertEqual(gone[("uaibridge_hosts_connected",)], 0)
+        self.assertEqual(gone[("uaibridge_host_losses_total",)], 1)
+
+    def figures(self) -> dict[tuple[str, ...], float]:
+        text = self.ask("GET", "/metrics").body.decode()
+        return {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
 
     def test_state(self) -> None:
         socket = self.connect()

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from uaihost.bridge import streams, tunnel
 from uaihost.bridge.names import Destination
 from uaihost.bridge.streams import HELD, STALL_LIMIT, TUNNEL_LIMIT, Streams
-from uaihost.bridge.tunnel import BridgeTunnel
+from uaihost.bridge.tunnel import BridgeTunnel, Traffic
 from uaihost.bridge.tunnels import OPENS_LIMIT, TunnelTable
 from uaihost.test.bridge.fakes import FakeInput, FakeStream, FakeWire
 from uaihost.test.support import given, strategies
@@ -67,7 +67,7 @@ class StreamsCase(SynchronousTestCase):
         self.clock = Clock()
         self.wire = FakeWire()
         self.broken: list[str] = []
-        self.streams = Streams(self.wire, self.clock, self.broken.append)
+        self.streams = Streams(self.wire, self.clock, self.broken.append, Traffic())
 
     def open(self, upgrade: bool = False, leaves: bool = False) -> Browser:
         browser = Browser(leaves)
