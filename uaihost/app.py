@@ -49,7 +49,7 @@ class Host(StagedService):
     """The whole host.
 
     settings: must hold a token. on_fatal: told why the host cannot go on; the process then ends. on_refused:
-    the same when the bridge refuses this host for good; on_fatal where it is not given. process_log: what
+    the same when only the owner can put it right, as when the bridge refuses this host. process_log: what
     this process logs; it also goes to a file in the data folder while the host runs.
     """
 
@@ -64,8 +64,7 @@ class Host(StagedService):
         on_refused: Callable[[str], object] | None = None,
         process_log: ProcessLog | None = None,
     ) -> None:
-        super().__init__("the host", on_fatal)
-        self._on_refused = on_refused or on_fatal
+        super().__init__("the host", on_fatal, on_refused)
         self._log = process_log or ProcessLog(settings.log_level)
         for secret in (settings.token, settings.github_client_secret):
             if secret is not None:
@@ -236,7 +235,7 @@ class Host(StagedService):
             session.send(frames.EventFrame(event))
 
     def _rejected(self, reason: str) -> None:
-        self._on_refused(
+        self.on_refused(
             f"the bridge refused this host: {reason}; check UAI_HOST_TOKEN and the bridge's address"
         )
 

@@ -38,7 +38,11 @@ class HostError(Exception):
         return f"HostError({self.code.value!r}, {self.message!r})"
 
 
-class SettingError(HostError):
+class OwnerNeeded(HostError):
+    """A failure that trying again does not mend: the owner must put something right first."""
+
+
+class SettingError(OwnerNeeded):
     """A setting has an illegal value; the message names its source and the legal range."""
 
     def __init__(self, message: str) -> None:

@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from uaihost.errors import ErrorCode, HostError
+from uaihost.errors import ErrorCode, HostError, OwnerNeeded
 
 log = Logger()
 
@@ -21,13 +21,20 @@ class StagedService(Service, ABC):
     """Subclasses give `begin`, which appends to `undo` what takes each step back.
 
     what: the service in the sentence "... cannot start". on_fatal: told why it cannot start or go on.
+    on_refused: the same when only the owner can put it right; on_fatal where it is not given.
     """
 
-    def __init__(self, what: str, on_fatal: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        what: str,
+        on_fatal: Callable[[str], object],
+        on_refused: Callable[[str], object] | None = None,
+    ) -> None:
         self._what = what
         self._starting: Deferred[None] | None = None
         self._failure: HostError | None = None
         self.on_fatal = on_fatal
+        self.on_refused = on_refused or on_fatal
         self.undo: list[Undo] = []
 
     @abstractmethod
@@ -72,4 +79,5 @@ class StagedService(Service, ABC):
             log.failure("{what} cannot start", failure, what=self._what)
             error = HostError(ErrorCode.INTERNAL, f"{error}; its log says more")
         self._failure = HostError(error.code, f"{self._what} cannot start: {error.message}")
-        self.on_fatal(self._failure.message)
+        tell = self.on_refused if isinstance(error, OwnerNeeded) else self.on_fatal
+        tell(self._failure.message)

@@ -40,5 +40,5 @@ def makeService(options: Options) -> IService:
     process_log = console_log(options, settings)
     for secret in (settings.require_token(), wanted.key):
         process_log.redactor.learn(secret)
-    bridge = make_bridge(reactor, wanted, on_fatal=exits.fail)
+    bridge = make_bridge(reactor, wanted, on_fatal=exits.fail, on_refused=exits.refuse)
     return Logged(supervised(reactor, bridge, os.environ), process_log)

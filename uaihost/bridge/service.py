@@ -52,15 +52,19 @@ class BridgeSettings:
 class Bridge(StagedService):
     """A self-hosted bridge on one port.
 
-    on_fatal: told when it cannot start. port: known once `started()` returned.
+    on_fatal, on_refused: as of StagedService. port: known once `started()` returned.
     """
 
     name = "bridge"
 
     def __init__(
-        self, reactor: Any, settings: BridgeSettings, on_fatal: Callable[[str], object] | None = None
+        self,
+        reactor: Any,
+        settings: BridgeSettings,
+        on_fatal: Callable[[str], object] | None = None,
+        on_refused: Callable[[str], object] | None = None,
     ) -> None:
-        super().__init__("the bridge", on_fatal or _log)
+        super().__init__("the bridge", on_fatal or _log, on_refused)
         self._reactor = reactor
         self._settings = settings
         self._folders = Folders(settings.data)
@@ -130,10 +134,13 @@ class Bridge(StagedService):
 
 
 def make_bridge(
-    reactor: Any, settings: BridgeSettings, on_fatal: Callable[[str], object] | None = None
+    reactor: Any,
+    settings: BridgeSettings,
+    on_fatal: Callable[[str], object] | None = None,
+    on_refused: Callable[[str], object] | None = None,
 ) -> Bridge:
     """The bridge as a service; nothing is opened before it is started."""
-    return Bridge(reactor, settings, on_fatal)
+    return Bridge(reactor, settings, on_fatal, on_refused)
 
 
 def bridge_settings(data: Path, port: int, token: str, bind: str = "127.0.0.1") -> BridgeSettings:

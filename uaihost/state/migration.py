@@ -17,7 +17,7 @@ from pathlib import Path
 import attrs
 from twisted.logger import Logger
 
-from uaihost.errors import ErrorCode, HostError
+from uaihost.errors import ErrorCode, HostError, OwnerNeeded
 
 log = Logger()
 
@@ -32,7 +32,7 @@ INSERT INTO schema_floor (version) SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM sche
 """
 
 
-class Newer(HostError):
+class Newer(OwnerNeeded):
     """The database is whole, and a later version's: nothing is to be mended in it."""
 
 
@@ -171,13 +171,13 @@ def _statements(sql: str) -> list[str]:
 
 
 def _foreign(path: Path) -> HostError:
-    return HostError(
+    return OwnerNeeded(
         ErrorCode.CONFLICT, f"{path} is a database of something else; move it away and a new one is made"
     )
 
 
 def _damaged(path: Path, why: str) -> HostError:
-    return HostError(
+    return OwnerNeeded(
         ErrorCode.CONFLICT,
         f"{path} is damaged or no database ({why}); it was left as it is: put a backup in its place, "
         "or move it away and a new one is made",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from uaihost.errors import ErrorCode, HostError
+from uaihost.errors import ErrorCode, HostError, OwnerNeeded
 from uaihost.staged import StagedService
 
 
@@ -14,7 +14,8 @@ class Two(StagedService):
 
     def __init__(self) -> None:
         self.fatal: list[str] = []
-        super().__init__("the thing", self.fatal.append)
+        self.refused: list[str] = []
+        super().__init__("the thing", self.fatal.append, self.refused.append)
         self.done: list[str] = []
         self.gate: Deferred[None] = Deferred()
 
@@ -52,6 +53,11 @@ class StagedTests(SynchronousTestCase):
         self.assertEqual(self.service.fatal, ["the thing cannot start: stop the other one"])
         error = self.failureResultOf(self.service.started(), HostError).value
         self.assertEqual(error.code, ErrorCode.CONFLICT)
+
+    def test_what_only_the_owner_can_mend_is_told_apart(self) -> None:
+        self.service.gate.errback(OwnerNeeded(ErrorCode.CONFLICT, "install the newer one"))
+        self.assertEqual(self.service.refused, ["the thing cannot start: install the newer one"])
+        self.assertEqual(self.service.fatal, [])
 
     def test_a_defect_is_logged_and_told(self) -> None:
         self.service.gate.errback(ZeroDivisionError("by zero"))
