@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from uaihost.bridge.names import KnownTask, Names
 from uaihost.bridge.proxy import CLOSING, IDLE, LINGER, MAX_HEAD, BrowserConnection
+from uaihost.bridge.tunnel import Traffic
 from uaihost.bridge.tunnels import HIGH_WATER, STALL_LIMIT
 from uaihost.test.bridge.fakes import BrowserTransport, FakeOutlet, Link
 from uaihost.test.bridge.test_names import Known, known
@@ -91,6 +92,7 @@ class PlainTests(ProxyCase):
         self.assertFalse(self.transport.disconnecting)
         self.assertTrue(self.outlet().discarded)
         self.assertEqual(len(self.link.table), 0)
+        self.assertEqual(self.link.table.traffic, Traffic(opened=1, received=5))
 
     def test_a_response_without_a_length_is_chunked(self) -> None:
         self.browser.dataReceived(GET)
