@@ -70,7 +70,9 @@ class FiguresTests(ProductCase):
         task_id = bridge.call("POST", "/api/tasks", {**new, "previewPorts": [{"name": "web", "port": 3000}]})[
             "id"
         ]
-        self.once("the command", ("uaihost_commands_running",), 1)
+        # Its container comes after that, so the command is under way when the signal arrives.
+        begun = self.once("the command", ("uaihost_tasks", "preparing"), 1)
+        self.assertEqual(begun[("uaihost_commands_running",)], 1)
         self.killed(bridge)
         again = self.scraped()
         self.assertGreaterEqual(again[("uaihost_commands_started_total",)], 1)
