@@ -71,7 +71,6 @@ class OwnerTests(TestCase):
         machine = self.machine
         machine.run("cp", "--preserve", "/etc/uaihost/host-token", "/root/token")
         for broken, word in (
-            ("systemctl stop uaihost", "does not run"),
             ("systemctl disable --now uaihost", "switched off"),
             ("systemctl mask --now uaihost", "masked"),
             (f"systemctl stop uaihost; printf '{OLDER}' >/etc/systemd/system/uaihost.service; "
@@ -90,8 +89,6 @@ class OwnerTests(TestCase):
             lambda: machine.shown("uaihost.service")["SubState"] == "auto-restart", "it waits to be started"
         )
         self.assertIn("again and again", self.doctor("service")["service"]["text"])
-        machine.run("uaihost", "start")
-        self.connected()
         # The bridge has another token, and the host is told to show that one.
         machine.shell("echo another-token-0123456789 >/etc/uaihost/host-token; systemctl restart uaihost")
         machine.until(lambda: machine.shown("uaihost.service")["ActiveState"] == "failed", "it is refused")
@@ -106,18 +103,14 @@ class OwnerTests(TestCase):
 
     def no_room_for_an_upgrade(self) -> None:
         machine = self.machine
-        machine.run("systemctl", "stop", "uaihost", "uaibridge")
         machine.shell(FULL)
-        machine.run("systemctl", "start", "uaibridge", "uaihost")
-        self.connected()
         version = machine.run("uaihost", "--version")
         self.assertIn("No space left", machine.run("dpkg", "--install", NEXT, status=1))
         # dpkg has put every file of the old one back, and Debian's scripts start that again.
         self.assertEqual(machine.run("dpkg", "--verify", "uaihost").strip(), "")
         self.assertEqual(machine.run("uaihost", "--version"), version)
         self.connected()
-        machine.shell("systemctl stop uaihost uaibridge; umount /opt")
-        machine.run("systemctl", "start", "uaibridge", "uaihost")
+        machine.run("umount", "--lazy", "/opt")
 
     def a_bridge_elsewhere(self) -> None:
         """What is switched off stays so, whatever is upgraded or restarted; an edited file stays."""
