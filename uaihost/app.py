@@ -9,6 +9,7 @@ wait for those in flight, let results leave, close the link, let go of the agent
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from random import SystemRandom
@@ -35,6 +36,7 @@ from uaihost.link.session import Greeting, Inbound, Session
 from uaihost.logs.observers import ProcessLog
 from uaihost.offline import DataLock
 from uaihost.paths import Folders, data_files
+from uaihost.proxy import Proxies
 from uaihost.rooms import Ground, Rooms
 from uaihost.staged import StagedService
 from uaihost.state.database import Database
@@ -176,7 +178,9 @@ class Host(StagedService):
         features = [mux.FEATURE]
         link = Link(
             self._reactor,
-            bridge_endpoint(self._reactor, settings.cloud_url, ca_file=settings.ca_file),
+            bridge_endpoint(
+                self._reactor, settings.cloud_url, ca_file=settings.ca_file, proxies=Proxies(os.environ)
+            ),
             Greeting(
                 settings.require_token(),
                 self._host_id,

@@ -6,6 +6,7 @@ It follows no redirect, keeps no cookie, and knows nothing of tokens but that he
 from __future__ import annotations
 
 import json
+import os
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,21 @@ from service_identity import VerificationError
 from treq.client import HTTPClient
 from twisted.internet._sslverify import IOpenSSLTrustRoot
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.error import TimeoutError as NotConnected
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol as TransportProtocol
 from twisted.internet.ssl import Certificate, platformTrust
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, ResponseDone
+from twisted.web.client import URI, Agent, BrowserLikePolicyForHTTPS, HTTPConnectionPool, ResponseDone
 from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from uaihost.errors import SettingError
+from uaihost.proxy import NotThrough, Proxies
 
 log = Logger()
 
@@ -52,12 +57,35 @@ class Unanswered(Exception):
         self.wait = wait
 
 
-class GitHubClient:
-    """Asks over connections of its own. ca_file: certificates (PEM) that are trusted beside the machine's."""
+@implementer(IAgentEndpointFactory)
+class _Ways:
+    """Connections to GitHub, through the proxies of the environment where there are any."""
 
     def __init__(self, reactor: Any, ca_file: Path | None) -> None:
         self._reactor = reactor
-        self._agent = Agent(reactor, https_policy(ca_file), connectTimeout=CONNECT_TIMEOUT)
+        self._policy = https_policy(ca_file)
+        self._proxies = Proxies(os.environ)
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        secure = uri.scheme == b"https"
+        way = self._proxies.endpoint(
+            self._reactor, uri.host.decode("ascii"), uri.port, secure=secure, timeout=CONNECT_TIMEOUT
+        )
+        return wrapClientTLS(self._policy.creatorForNetloc(uri.host, uri.port), way) if secure else way
+
+
+def github_agent(reactor: Any, ca_file: Path | None, pool: HTTPConnectionPool | None = None) -> Agent:
+    """ca_file: certificates (PEM) that are trusted beside the machine's."""
+    agent: Agent = Agent.usingEndpointFactory(reactor, _Ways(reactor, ca_file), pool)
+    return agent
+
+
+class GitHubClient:
+    """Asks over connections of its own. ca_file: as for `github_agent`."""
+
+    def __init__(self, reactor: Any, ca_file: Path | None) -> None:
+        self._reactor = reactor
+        self._agent = github_agent(reactor, ca_file)
 
     async def ask(self, method: str, url: str, **kwargs: Any) -> Answer:
         """The answer, whatever its status. kwargs: as of treq; Unanswered when there is none."""
@@ -164,6 +192,8 @@ class _Body(TransportProtocol):
 def _unanswered(error: Exception) -> Unanswered:
     if isinstance(error, Unanswered):
         return error
+    if isinstance(error, NotThrough | SettingError):
+        return Unanswered(f"GitHub cannot be reached: {error}", sent=False)
     if isinstance(error, DNSLookupError | ConnectError | NotConnected):
         return Unanswered(f"GitHub cannot be reached ({type(error).__name__})", sent=False)
     reasons = [each.value for each in getattr(error, "reasons", [])]

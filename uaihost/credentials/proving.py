@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred, TimeoutError
-from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.client import HTTPConnectionPool
 
 from uaihost.blocking import Blocking
 from uaihost.credentials.api_forward import ApiForward
@@ -21,7 +21,7 @@ from uaihost.credentials.broker import TaskBroker
 from uaihost.credentials.github import GitHubTokens
 from uaihost.credentials.github_door import GitHubDoor
 from uaihost.credentials.github_exchange import GitHubServer
-from uaihost.credentials.github_http import CONNECT_TIMEOUT, GitHubClient, https_policy
+from uaihost.credentials.github_http import GitHubClient, github_agent
 from uaihost.credentials.pull_requests import GitHubPullRequests
 from uaihost.credentials.sealing import Sealer
 from uaihost.credentials.server_files import ServerFiles, owners_files
@@ -94,7 +94,7 @@ class Proofs:
         self.ssh = UserSshKeys(reactor, store, sealer)
         self._pool = HTTPConnectionPool(reactor)
         self._pool.maxPersistentPerHost = KEPT
-        agent = Agent(reactor, https_policy(settings.ca_file), CONNECT_TIMEOUT, pool=self._pool)
+        agent = github_agent(reactor, settings.ca_file, self._pool)
         api = Api(settings.github_url, settings.github_api_url)
         client = GitHubClient(reactor, settings.ca_file)
         self.pulls = GitHubPullRequests(client, self.tokens, settings.github_api_url, self.audit)

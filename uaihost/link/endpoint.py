@@ -15,7 +15,7 @@ from OpenSSL.crypto import Error as CertificateError
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IReactorTime, IStreamClientEndpoint
 from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
@@ -25,6 +25,7 @@ from zope.interface import implementer
 from uaihost.errors import SettingError
 from uaihost.link.protocol import ClientSocketFactory
 from uaihost.link.socket import MessageSocket
+from uaihost.proxy import Proxies
 
 # Seconds for all of name lookup, TCP, TLS and the WebSocket handshake. A SYN that was lost twice is sent a
 # third time after 3 s and a fourth time after 7 s (RFC 6298): much less would give a bad line up.
@@ -46,17 +47,20 @@ class Closed(ConnectionLost):
         self.reason = reason
 
 
-def bridge_endpoint(reactor: Any, url: str, *, ca_file: Path | None = None) -> WebSocketEndpoint:
+def bridge_endpoint(
+    reactor: Any, url: str, *, ca_file: Path | None = None, proxies: Proxies | None = None
+) -> WebSocketEndpoint:
     """The endpoint of a bridge.
 
     reactor: must offer TCP, name resolution and time. ca_file: the only certificates (PEM) that may vouch for
-    the bridge, instead of the machine's. With wss, certificate and name are verified (RFC 6125).
+    the bridge, instead of the machine's. With wss, certificate and name are verified (RFC 6125). proxies:
+    what may lie on the way; TLS is with the bridge all the same.
 
     Raises:
-        SettingError: the URL or the file cannot be used; the message says what can.
+        SettingError: the URL, the file or the proxy cannot be used; the message says what can.
     """
     host, port, secure = _parse(url)
-    endpoint: IStreamClientEndpoint = HostnameEndpoint(reactor, host, port, timeout=OPEN_TIMEOUT)
+    endpoint = (proxies or Proxies()).endpoint(reactor, host, port, secure=secure, timeout=OPEN_TIMEOUT)
     if secure:
         trust = platformTrust() if ca_file is None else _trust(ca_file)
         endpoint = wrapClientTLS(optionsForClientTLS(host, trustRoot=trust), endpoint)

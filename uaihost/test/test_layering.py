@@ -23,6 +23,7 @@ TOOLS = {
     "staged",
     "unix",
     "descriptors",
+    "proxy",
     "counts",
     "about",
 }
