@@ -172,11 +172,11 @@ class _Tunnel(Protocol):
             self._open()
         elif found is None:
             self._refused("answered with something that is no proxy's")
-        elif status == 407:
+        elif status in (401, 407):
+            # Tinyproxy says 401 of a wrong password.
             asked = "another user and password" if self._proxy.authorization else "a user and a password"
-            self._refused(
-                f"wants {asked} (407): {self._proxy.variable}=http://USER:PASSWORD@{self._proxy} names them"
-            )
+            named = f"{self._proxy.variable}=http://USER:PASSWORD@{self._proxy}"
+            self._refused(f"wants {asked} ({status}): {named} names them")
         else:
             said = "".join(filter(str.isprintable, (found[2] or b"").decode("latin-1")))[:80]
             self._refused(f"opens no way to {self._target} ({status} {said})".replace(" )", ")"))

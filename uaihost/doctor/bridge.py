@@ -26,14 +26,15 @@ from uaihost.doctor import certificates
 from uaihost.doctor.model import Finding, fail, ok, skipped, warn
 from uaihost.doctor.patient import Patient, readable
 from uaihost.doctor.service import bridge_starts
+from uaihost.doctor.way import PATIENCE, connect, no_tunnel, proxy_of
+from uaihost.errors import SettingError
 from uaihost.link.endpoint import Closed, NotOpened, bridge_endpoint
 from uaihost.link.link import REJECTED
 from uaihost.link.socket import MessageSocket
+from uaihost.proxy import NotThrough, Proxies
 from uaihost.wire.codec import encode
 from uaihost.wire.frames import Auth, Ping
 
-# Seconds for one step; a SYN that was lost twice is answered within 4 (RFC 6298).
-PATIENCE = 8.0
 # Bytes of an HTTP answer's head.
 HEAD_LIMIT = 64 << 10
 # Seconds that clocks may differ: browsers and vendors' tokens bear a minute or two; a certificate that was
@@ -51,6 +52,9 @@ async def name(patient: Patient) -> Finding:
     host, port, _ = patient.bridge
     if patient.alone:
         return skipped(f"no bridge is set: {LOCAL}")
+    proxy = proxy_of(patient)
+    if proxy is not None:
+        return ok(f"the proxy {proxy} looks {host} up")
     try:
         found = await patient.blocking.call(_addresses, host, port)
     except OSError as error:
@@ -74,15 +78,22 @@ def _addresses(host: str, port: int) -> list[tuple[Any, str]]:
 async def tcp(patient: Patient) -> Finding:
     """Something listens there."""
     host, port, _ = patient.bridge
+    proxy = proxy_of(patient)
+    if proxy is not None and proxy.secure:
+        return skipped(f"TLS with the proxy {proxy} itself is not tried a step at a time; see bridge: token")
     started = time.monotonic()
     try:
-        made = await patient.blocking.call(socket.create_connection, (host, port), PATIENCE)
+        made = await patient.blocking.call(connect, patient)
     except OSError as error:
+        if proxy is not None:
+            return no_tunnel(patient, proxy, error)
         return await patient.blocking.call(_no_way, patient, error)
     peer = made.getpeername()
     made.close()
     took = (time.monotonic() - started) * 1000
-    return ok(f"{peer[0]} port {port} answers in {took:.0f} ms", milliseconds=round(took, 1))
+    via = f" through the proxy {proxy}" if proxy is not None else ""
+    who = host if proxy is not None else peer[0]
+    return ok(f"{who} port {port} answers in {took:.0f} ms{via}", milliseconds=round(took, 1))
 
 
 def _no_way(patient: Patient, error: OSError) -> Finding:
@@ -100,13 +111,12 @@ def _no_way(patient: Patient, error: OSError) -> Finding:
             "echo $UAI_CLOUD_URL",
             f"nc -vz {host} {port}",
         )
-    direct = any(name.lower() == "https_proxy" and value for name, value in patient.environ.items())
-    more = "; the link to the bridge does not go through the proxy of the environment" if direct else ""
     return fail(
         f"{host} port {port} does not answer ({error.strerror or error}): a firewall on the way, or no "
-        f"network{more}",
+        "network",
         f"nc -vz -w 5 {host} {port}",
         "ip route   # is there a default route?",
+        "export https_proxy=http://PROXY:PORT   # if your network has one",
     )
 
 
@@ -121,7 +131,7 @@ async def tls(patient: Patient) -> Finding:
             f"export UAI_CLOUD_URL={patient.url.replace('ws://', 'wss://', 1)}",
         )
     return await patient.blocking.call(
-        certificates.look, host, port, patient.settings.ca_file, PATIENCE, time.time()
+        certificates.look, host, port, lambda: connect(patient), patient.settings.ca_file, time.time()
     )
 
 
@@ -198,12 +208,21 @@ async def token(patient: Patient) -> Finding:
     asking = _Asking(patient.settings.token)
     factory = Factory.forProtocol(lambda: asking)
     factory.noisy = False
-    endpoint = bridge_endpoint(patient.reactor, patient.url, ca_file=patient.settings.ca_file)
     try:
+        endpoint = bridge_endpoint(
+            patient.reactor,
+            patient.url,
+            ca_file=patient.settings.ca_file,
+            proxies=Proxies(patient.environ),
+        )
         await endpoint.connect(factory)
         found = await asking.done
         refused = found.facts.get("code") == REJECTED
         return attrs.evolve(found, fix=new_token(patient.environ)) if refused else found
+    except NotThrough as error:
+        return fail(str(error), "uaihost doctor --only proxies --only bridge-tcp")
+    except SettingError as error:
+        return skipped(error.message)
     except NotOpened as error:
         return fail(
             f"the host's own way to the bridge does not open: {error}",
@@ -339,7 +358,7 @@ def _asked(patient: Patient, upgrade: bool) -> _Answer:
         lines += ["Connection: close", "User-Agent: uaihost-doctor"]
     request = "\r\n".join([*lines, "", ""]).encode()
     try:
-        with socket.create_connection((host, port), PATIENCE) as plain:
+        with connect(patient) as plain:
             if secure:
                 with certificates.careless().wrap_socket(plain, server_hostname=host) as made:
                     head = _head(made, request)

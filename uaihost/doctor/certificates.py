@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 
 from uaihost.doctor.model import Finding, fail, ok, warn
 from uaihost.doctor.patient import readable
+
+Dial = Callable[[], socket.socket]
 
 # Days before its end in which a certificate should have been renewed: renewals begin a month ahead.
 SOON = 10
@@ -31,8 +34,8 @@ def careless() -> ssl.SSLContext:
     return context
 
 
-def look(host: str, port: int, ca_file: Path | None, patience: float, now: float) -> Finding:
-    """Blocks. now: seconds since the epoch."""
+def look(host: str, port: int, dial: Dial, ca_file: Path | None, now: float) -> Finding:
+    """Blocks. dial: a connection to it; now: seconds since the epoch."""
     try:
         trusted = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
     except (OSError, ssl.SSLError) as error:
@@ -42,12 +45,12 @@ def look(host: str, port: int, ca_file: Path | None, patience: float, now: float
         )
     try:
         with (
-            socket.create_connection((host, port), patience) as plain,
+            dial() as plain,
             trusted.wrap_socket(plain, server_hostname=host) as made,
         ):
             shown, version = made.getpeercert(binary_form=True), made.version()
     except ssl.SSLCertVerificationError as error:
-        return _refused(host, port, error, ca_file, patience, now)
+        return _refused(host, port, error, ca_file, dial, now)
     except (ssl.SSLError, OSError) as error:
         return fail(
             f"{host} port {port} does not speak TLS: {getattr(error, 'reason', None) or error}",
@@ -73,10 +76,10 @@ def _refused(
     port: int,
     error: ssl.SSLCertVerificationError,
     ca_file: Path | None,
-    patience: float,
+    dial: Dial,
     now: float,
 ) -> Finding:
-    certificate = _shown(host, port, patience)
+    certificate = _shown(host, dial)
     facts = {"verify": error.verify_code, **(_facts(certificate) if certificate is not None else {})}
     show = _show(host, port)
     who = _who(certificate) if certificate is not None else "a certificate that cannot be read"
@@ -120,11 +123,11 @@ def _refused(
     )
 
 
-def _shown(host: str, port: int, patience: float) -> x509.Certificate | None:
+def _shown(host: str, dial: Dial) -> x509.Certificate | None:
     """The certificate as it is, whatever it is worth."""
     try:
         with (
-            socket.create_connection((host, port), patience) as plain,
+            dial() as plain,
             careless().wrap_socket(plain, server_hostname=host) as made,
         ):
             shown = made.getpeercert(binary_form=True)

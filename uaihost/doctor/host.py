@@ -15,7 +15,9 @@ from uaihost.containers import admission
 from uaihost.descriptors import WANTED
 from uaihost.doctor.model import Finding, fail, ok, together, warn
 from uaihost.doctor.patient import Patient
+from uaihost.errors import SettingError
 from uaihost.logs.redaction import Redactor
+from uaihost.proxy import Proxies
 from uaihost.rooms import limits_of
 
 # The oldest that the package says it runs on (setup.py).
@@ -176,10 +178,12 @@ async def proxies(patient: Patient) -> Finding:
     if not named:
         return ok("none is set")
     shown = ", ".join(f"{name}={value}" for name, value in named.items())
-    host, _, _ = patient.bridge
-    far = host not in ("localhost", "127.0.0.1", "::1")
-    said = f"{shown}: git and image builds use it"
-    return ok(f"{said}; the link to the bridge goes there directly" if far else said, proxies=named)
+    try:
+        proxy = Proxies(patient.environ).towards(*patient.bridge)
+    except SettingError as error:
+        return fail(f"the bridge is not reached: {error.message}", "env | grep -i _proxy   # one of these")
+    link = f"goes through {proxy}" if proxy is not None else "goes directly"
+    return ok(f"{shown}: git and image builds use it; the link to the bridge {link}", proxies=named)
 
 
 def _gib(size: int) -> str:

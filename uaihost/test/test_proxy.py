@@ -238,6 +238,9 @@ class TunnelTests(SynchronousTestCase):
             "a user and a password (407): https_proxy=http://USER:PASSWORD@proxy.example", self.why(answer)
         )
         self.assertIn("another user and password (407)", self.why(answer, authorization="Basic eA=="))
+        # As tinyproxy answers a wrong one.
+        answer = b"HTTP/1.0 401 Unauthorized\r\n\r\n"
+        self.assertIn("another user and password (401)", self.why(answer, authorization="Basic eA=="))
 
     def test_refusals_are_named(self) -> None:
         self.assertEqual(
