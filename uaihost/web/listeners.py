@@ -12,8 +12,9 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.logger import Logger
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 
 from uaihost.web.door import Door, installed_token
 from uaihost.web.pages import Pages
@@ -23,6 +24,16 @@ log = Logger()
 
 # How many ports after the wanted one are tried, as people run two or three hosts on one machine, not more.
 PORTS_TRIED = 20
+# Connections to the page at once. A browser keeps six; whoever opens thousands, as any user of this machine
+# may, must not take the descriptors that bridge and tasks need.
+MOST = 256
+
+
+class Few(WrappingFactory[ProtocolWrapper]):
+    """Takes MOST connections at once; what is more is closed at once."""
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        return super().buildProtocol(addr) if len(self.protocols) < MOST else None
 
 
 class LocalListeners(Service):
@@ -98,7 +109,7 @@ class LocalListeners(Service):
         site = LocalApi(self._daemon, self._reactor, door=door, pages=self._pages).site()
         for number in range(self._first_port, min(self._first_port + PORTS_TRIED, 65536)):
             try:
-                port = self._reactor.listenTCP(number, site, interface="127.0.0.1")
+                port = self._reactor.listenTCP(number, Few(site), interface="127.0.0.1")
             except CannotListenError:
                 continue
             self._open.append(port)

@@ -8,14 +8,15 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from uaihost.test.support import short_folder
 from uaihost.test.web.fakes import Caller, FakeDaemon
-from uaihost.web.listeners import LocalListeners
+from uaihost.web.listeners import MOST, LocalListeners
 from uaihost.web.pages import Pages
 from uaihost.web.site import LocalApi
 
@@ -160,6 +161,22 @@ class ListenerTests(SynchronousTestCase):
         self.assertEqual(listeners.link, f"http://127.0.0.1:5877/?token={token}")
         self.assertEqual(stat.S_IMODE((folder / "ui-token").stat().st_mode), 0o600)
         self.assertEqual(self.learned, [token])
+
+    def test_thousands_of_connections_take_no_more_than_their_share(self) -> None:
+        _, _, reactor = self.listeners(set())
+        factory: Any = reactor.tcpServers[0][1]
+        opened = []
+        for _ in range(MOST):
+            opened.append(factory.buildProtocol(None))
+            opened[-1].makeConnection(StringTransport())
+        self.assertIsNone(factory.buildProtocol(None))
+        opened[0].connectionLost(Failure(ConnectionDone()))
+        one = factory.buildProtocol(None)
+        one.makeConnection(transport := StringTransport())
+        one.dataReceived(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1:5876\r\n\r\n")
+        self.assertTrue(transport.value().startswith(b"HTTP/1.1 200 "), transport.value())
+        for each in (*opened[1:], one):
+            each.connectionLost(Failure(ConnectionDone()))
 
     def test_a_token_that_cannot_be_made_does_not_stop_the_service(self) -> None:
         folder = short_folder(self)
