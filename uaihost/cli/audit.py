@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 import click
 
 from uaihost.cli.local import verb
+from uaihost.cli.said import echo, echo_json
 
 
 @click.command()
@@ -24,12 +24,12 @@ def audit(task_id: str | None, last: int, as_json: bool) -> None:
     """
     for use in verb("audit.read", {"task": task_id, "last": last})["uses"]:
         if as_json:
-            click.echo(json.dumps(use))
+            echo_json(use)
             continue
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(use["at"] / 1000))
         where = f"{use['host']}/{use['path']}" if use["what"] == "git" else f"{use['host']} {use['path']}"
         words = (
             f"{use['task'] or '-':<20} {use['user']:<12} {use['what']:<5} {where.strip()}  {use['outcome']}"
         )
-        # A task chose some of these words; a terminal would obey some.
-        click.echo(at + "  " + "".join(one if one.isprintable() else "\ufffd" for one in words))
+        # A task chose some of these words: each use is one line.
+        echo(at + "  " + "".join(one if one.isprintable() else "\ufffd" for one in words))

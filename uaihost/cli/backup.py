@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from uaihost import backup as archive
 from uaihost.cli.local import ask, settings, verb
+from uaihost.cli.said import echo, echo_json
+from uaihost.cli.terminals import terminal
 from uaihost.errors import HostError
 from uaihost.paths import Folders
 
@@ -40,7 +40,7 @@ def create(file: Path, with_keys: bool, saved_only: bool, force: bool, as_json: 
     """
     folders = Folders(settings().data_dir)
     problems = [] if saved_only else _save(folders)
-    with Console(stderr=True).status("reading") as shown:
+    with terminal(stderr=True).status("reading") as shown:
         done = archive.create(
             folders,
             file,
@@ -50,13 +50,13 @@ def create(file: Path, with_keys: bool, saved_only: bool, force: bool, as_json: 
         )
     answer = {"file": str(file), "bytes": file.stat().st_size, "problems": problems, **done.json()}
     if as_json:
-        click.echo(json.dumps(answer))
+        echo_json(answer)
         return
-    click.echo(f"{file}: {done.members} files, {answer['bytes']:,} bytes")
+    echo(f"{file}: {done.members} files, {answer['bytes']:,} bytes")
     for problem in (*problems, *(f"left out: {each}" for each in done.left_out)):
-        click.echo(problem)
+        echo(problem)
     if not with_keys:
-        click.echo("without keys: keep secrets.key apart, or sign in anew where this is put back")
+        echo("without keys: keep secrets.key apart, or sign in anew where this is put back")
 
 
 @backup.command()
@@ -82,12 +82,10 @@ def restore(file: Path, as_json: bool) -> None:
 
 def _tell(file: Path, found: archive.Contents, as_json: bool, what: str) -> None:
     if as_json:
-        click.echo(json.dumps({"file": str(file), **found.json()}))
+        echo_json({"file": str(file), **found.json()})
         return
     keys = "with keys" if found.keys else "without keys"
-    click.echo(
-        f"{file} {what}: {found.members} files, {found.size:,} bytes, {keys}, of uaihost {found.version}"
-    )
+    echo(f"{file} {what}: {found.members} files, {found.size:,} bytes, {keys}, of uaihost {found.version}")
 
 
 def _save(folders: Folders) -> list[str]:
@@ -98,7 +96,7 @@ def _save(folders: Folders) -> list[str]:
         if task["status"] == "exposed":
             continue
         try:
-            with Console(stderr=True).status(f"saving the work of {task['id']}"):
+            with terminal(stderr=True).status(f"saving the work of {task['id']}"):
                 verb("task.keep", {"taskId": task["id"]}, patience=PATIENCE)
         except HostError as error:
             problems.append(f"the work of {task['id']} was not saved: {error.message}")

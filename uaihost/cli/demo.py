@@ -20,6 +20,7 @@ from rich.console import Console
 from uaihost.cli.client import BridgeClient, wait_for
 from uaihost.cli.local import settings
 from uaihost.cli.progress import Steps
+from uaihost.cli.terminals import terminal
 from uaihost.errors import ErrorCode, HostError
 from uaihost.ids import new_id
 from uaihost.paths import Folders
@@ -38,7 +39,7 @@ def demo() -> None:
 
     Uses the bridge that `uaihost up` runs, or runs one for as long as the tour takes.
     """
-    console = Console()
+    console = terminal()
     folders = Folders(settings().data_dir)
     with running_bridge(folders, console) as bridge, sample_repository(folders) as repository:
         tour(bridge, repository, Steps(console), console)

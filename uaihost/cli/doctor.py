@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 import shutil
@@ -22,6 +21,8 @@ from uaihost import config
 from uaihost.blocking import Threads
 from uaihost.cli.image import run
 from uaihost.cli.local import ask
+from uaihost.cli.said import echo, echo_json
+from uaihost.cli.terminals import terminal
 from uaihost.doctor import bundle
 from uaihost.doctor.checks import CHECKS
 from uaihost.doctor.model import Check, Report, Result, Verdict
@@ -77,7 +78,7 @@ def doctor(as_json: bool, only: tuple[str, ...], quick: bool, listed: bool, repo
         raise click.UsageError(
             f"there is no check {error.args[0]!r}; `uaihost doctor --list` shows them"
         ) from None
-    shown = Shown(Console(stderr=as_json, highlight=False), checks)
+    shown = Shown(terminal(stderr=as_json, highlight=False), checks)
     environ = _environment()
     settings, problems = config.survey({}, environ, home=Path.home(), root=os.geteuid() == 0)
 
@@ -97,7 +98,7 @@ def doctor(as_json: bool, only: tuple[str, ...], quick: bool, listed: bool, repo
 
     found, held = run(work)
     if as_json:
-        click.echo(json.dumps(found.json(), indent=2))
+        echo_json(found.json(), indent=2)
     else:
         shown.summary(found)
     if report is not None:
@@ -109,10 +110,10 @@ def doctor(as_json: bool, only: tuple[str, ...], quick: bool, listed: bool, repo
 def _list(as_json: bool) -> None:
     if as_json:
         rows = [{"name": check.name, "title": check.title, "needs": list(check.needs)} for check in CHECKS]
-        click.echo(json.dumps(rows, indent=2))
+        echo_json(rows, indent=2)
         return
     for check in CHECKS:
-        click.echo(f"{check.name:<18}{check.title}")
+        echo(f"{check.name:<18}{check.title}")
 
 
 def _root_without_sudo() -> bool:

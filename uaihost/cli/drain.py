@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
 import click
-from rich.console import Console
 
 from uaihost.cli.local import verb
+from uaihost.cli.said import echo, echo_json
+from uaihost.cli.terminals import terminal
 
 # Seconds between two looks.
 LOOK = 1.0
@@ -37,7 +37,7 @@ def drain(
         return
     found = verb("host.drain", {"now": now})
     end = None if timeout is None else time.monotonic() + timeout
-    with Console(stderr=True).status("") as shown:
+    with terminal(stderr=True).status("") as shown:
         while (found["turns"] or found["commands"]) and (end is None or time.monotonic() < end):
             shown.update(
                 f"{_count(found['turns'], 'turn')} and {_count(found['commands'], 'command')} under way"
@@ -53,18 +53,18 @@ def drain(
 
 def _tell(found: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(found))
+        echo_json(found)
     elif not found["draining"]:
-        click.echo("the host takes tasks again, and agents begin their turns")
+        echo("the host takes tasks again, and agents begin their turns")
     elif found["turns"] or found["commands"]:
-        click.echo(
+        echo(
             f"still under way: {_count(found['turns'], 'turn')}, {_count(found['commands'], 'command')}; "
             "`uaihost drain --now` ends the turns"
         )
     elif found.get("stopping"):
-        click.echo("nothing was under way; the host ends")
+        echo("nothing was under way; the host ends")
     else:
-        click.echo("nothing is under way; `uaihost drain --off` goes on")
+        echo("nothing is under way; `uaihost drain --off` goes on")
 
 
 def _count(number: int, what: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 
 import click
 
+from uaihost.cli.said import echo, echo_json
 from uaihost.errors import ErrorCode, HostError
 
 DONE, FAILED, USAGE, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -34,7 +34,7 @@ def conclude(command: Callable[[], Any], words: Sequence[str]) -> int:
     try:
         found = command()
     except click.exceptions.Abort:
-        click.echo("uaihost: interrupted", err=True)
+        echo("uaihost: interrupted", err=True)
         return INTERRUPTED
     except click.ClickException as error:
         if as_json:
@@ -57,9 +57,9 @@ def conclude(command: Callable[[], Any], words: Sequence[str]) -> int:
 def _failed(code: str, message: str, as_json: bool) -> int:
     if as_json:
         _json(code, message)
-    click.echo(f"uaihost: {message}", err=True)
+    echo(f"uaihost: {message}", err=True)
     return UNAVAILABLE if code == ErrorCode.UNAVAILABLE.value else FAILED
 
 
 def _json(code: str, message: str) -> None:
-    click.echo(json.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False))
+    echo_json({"error": {"code": code, "message": message}})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -10,6 +9,7 @@ import click
 from uaihost.cli.absence import nobody
 from uaihost.cli.lines import size
 from uaihost.cli.local import ask, settings
+from uaihost.cli.said import echo, echo_json
 from uaihost.paths import Folders
 
 # Seconds: measuring and saving large work copies takes its time.
@@ -28,7 +28,10 @@ def gc(dry_run: bool, as_json: bool) -> None:
     answer = ask(control, "POST", "/api/clean", {"dryRun": dry_run}, PATIENCE)
     if answer is None:
         raise nobody()
-    click.echo(json.dumps(answer, indent=2) if as_json else report(answer, dry_run))
+    if as_json:
+        echo_json(answer, indent=2)
+    else:
+        echo(report(answer, dry_run))
 
 
 def report(answer: dict[str, Any], dry_run: bool) -> str:

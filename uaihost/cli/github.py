@@ -5,7 +5,6 @@ With a GitHub App the bridge connects users; this is the way without one.
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any, BinaryIO
 
@@ -14,7 +13,7 @@ import click
 from uaihost.bridge.new_task import OWNER
 from uaihost.cli.lines import day
 from uaihost.cli.local import one_line, verb
-from uaihost.cli.said import Said, says
+from uaihost.cli.said import Said, echo, echo_json, says
 
 _user = click.option(
     "--user", default=OWNER, show_default=True, help="Whose connection: the id that the bridge knows them by."
@@ -53,12 +52,12 @@ def status(as_json: bool) -> None:
     """Show who is connected, and what is wrong."""
     answer = verb("github.status", {})
     if as_json:
-        click.echo(json.dumps(answer, indent=2))
+        echo_json(answer, indent=2)
         return
     if not answer["connections"]:
-        click.echo("nobody is connected to GitHub; type: uaihost github login")
+        echo("nobody is connected to GitHub; type: uaihost github login")
     for row in answer["connections"]:
-        click.echo(f"{row['userId']:<16}{_connection(row, time.time())}")
+        echo(f"{row['userId']:<16}{_connection(row, time.time())}")
 
 
 @github.command()

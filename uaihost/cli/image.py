@@ -5,14 +5,12 @@ Everything happens on the engine that the settings name; none is started.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import attrs
 import click
-from rich.console import Console
 from rich.table import Table
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
@@ -21,6 +19,8 @@ from uaihost.blocking import Threads
 from uaihost.cli.local import settings
 from uaihost.cli.loop import run_until_signalled
 from uaihost.cli.progress import Steps
+from uaihost.cli.said import echo, echo_json
+from uaihost.cli.terminals import terminal
 from uaihost.config import Settings
 from uaihost.containers.base import BaseImages
 from uaihost.containers.client import answers
@@ -61,9 +61,9 @@ def ls(as_json: bool) -> None:
 
     found = run(work)
     if as_json:
-        click.echo(json.dumps([attrs.asdict(info) for info in found], indent=2))
+        echo_json([attrs.asdict(info) for info in found], indent=2)
     else:
-        Console().print(
+        terminal().print(
             table(found, time.time()) if found else "no task image is there; `uaihost image build`"
         )
 
@@ -78,7 +78,7 @@ def build(kind: str | None, no_cache: bool, as_json: bool) -> None:
     chosen = kind or wanted.task_image
     if chosen not in kinds():
         raise click.UsageError(f"there is no kind {chosen!r}; known are {', '.join(kinds())}")
-    steps = Steps(Console(stderr=as_json))
+    steps = Steps(terminal(stderr=as_json))
 
     async def work(reactor: Any, threads: Threads) -> dict[str, Any]:
         started = time.monotonic()
@@ -92,7 +92,7 @@ def build(kind: str | None, no_cache: bool, as_json: bool) -> None:
 
     done = run(work)
     if as_json:
-        click.echo(json.dumps(done))
+        echo_json(done)
 
 
 @image.command("rm")
@@ -107,11 +107,11 @@ def rm(references: tuple[str, ...], as_json: bool) -> None:
         for reference in references:
             await images.remove(reference)
             if not as_json:
-                click.echo(f"removed {reference}")
+                echo(f"removed {reference}")
 
     run(work)
     if as_json:
-        click.echo(json.dumps({"removed": list(references)}))
+        echo_json({"removed": list(references)})
 
 
 @image.command("base")
@@ -122,7 +122,7 @@ def base(as_json: bool) -> None:
     It is used in place of the default base where the engine does not have that. Takes root, or mmdebstrap.
     """
     wanted = reachable()
-    steps = Steps(Console(stderr=as_json))
+    steps = Steps(terminal(stderr=as_json))
 
     async def work(reactor: Any, threads: Threads) -> dict[str, Any]:
         started = time.monotonic()
@@ -134,7 +134,7 @@ def base(as_json: bool) -> None:
 
     done = run(work)
     if as_json:
-        click.echo(json.dumps(done))
+        echo_json(done)
 
 
 def reachable() -> Settings:

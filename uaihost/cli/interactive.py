@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
-from rich.console import Console
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from uaihost.blocking import Threads
 from uaihost.cli.image import reachable, run
 from uaihost.cli.progress import Steps
+from uaihost.cli.terminals import terminal
 from uaihost.containers.daemon import DockerEngine
 from uaihost.containers.images import owner
 from uaihost.containers.terminal import converse
@@ -68,7 +68,7 @@ def sign_in(provider: str, words: Sequence[str] = ()) -> tuple[str, dict[str, st
         HostError: no engine, or the sign-in was given up or refused.
     """
     wanted, program = reachable(), PROGRAMS[provider]
-    steps = Steps(Console(stderr=True))
+    steps = Steps(terminal(stderr=True))
     host_id = sign_in_id(wanted.data_dir)
 
     async def work(reactor: Any, threads: Threads) -> tuple[str, dict[str, str]]:

@@ -21,7 +21,7 @@ import click
 from uaihost import config
 from uaihost.cli.absence import nobody
 from uaihost.cli.lines import line
-from uaihost.cli.said import Said, says
+from uaihost.cli.said import Said, echo, echo_json, says
 from uaihost.errors import ErrorCode, HostError
 from uaihost.offline import OfflineExposures
 from uaihost.paths import Folders
@@ -46,21 +46,21 @@ def status(as_json: bool) -> None:
         raise nobody()
     page = daemon("GET", "/api/page")["url"]
     if as_json:
-        click.echo(json.dumps({**answer, "page": page}, indent=2))
+        echo_json({**answer, "page": page}, indent=2)
         return
     bridge = answer["bridge"]
-    click.echo(f"host    {answer['hostId']}  (uaihost {answer['version']})")
-    click.echo(
+    echo(f"host    {answer['hostId']}  (uaihost {answer['version']})")
+    echo(
         f"bridge  {bridge['url']}  {bridge['state']}" + (f": {bridge['reason']}" if bridge["reason"] else "")
     )
-    click.echo(f"outbox  {answer['outbox']} waiting     tunnels {answer['tunnels']} open")
-    click.echo(f"page    {page or 'none: no free port for it'}")
+    echo(f"outbox  {answer['outbox']} waiting     tunnels {answer['tunnels']} open")
+    echo(f"page    {page or 'none: no free port for it'}")
     for task in answer["tasks"]:
-        click.echo(f"task    {line(task, time.time())}")
+        echo(f"task    {line(task, time.time())}")
     for warned in answer["warnings"]:
-        click.echo(f"{'warning' if warned['level'] == 'bad' else 'note':<8}{warned['text']}; {warned['fix']}")
+        echo(f"{'warning' if warned['level'] == 'bad' else 'note':<8}{warned['text']}; {warned['fix']}")
     if not answer["warnings"] and bridge["state"] == "connected":
-        click.echo("all is well")
+        echo("all is well")
 
 
 @click.command()

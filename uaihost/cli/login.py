@@ -6,7 +6,6 @@ those programs are neither read nor written.
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any, BinaryIO
 from urllib.parse import quote
@@ -16,7 +15,7 @@ import click
 from uaihost.cli import interactive
 from uaihost.cli.lines import day
 from uaihost.cli.local import daemon, one_line
-from uaihost.cli.said import Said, says
+from uaihost.cli.said import Said, echo, echo_json, says
 
 PROVIDERS = ("claude", "codex")
 
@@ -85,13 +84,13 @@ def accounts(as_json: bool) -> None:
     """Show how this host is signed in, and which kinds of agents work."""
     answer = daemon("GET", "/api/accounts")
     if as_json:
-        click.echo(json.dumps(answer, indent=2))
+        echo_json(answer, indent=2)
         return
     for account in answer["accounts"]:
-        click.echo(f"{account['provider']:<10}{_account(account, time.time())}")
-    click.echo("")
+        echo(f"{account['provider']:<10}{_account(account, time.time())}")
+    echo("")
     for kind in answer["kinds"]:
-        click.echo(f"@{kind['kind']:<9}{'works' if kind['problem'] is None else kind['problem']}")
+        echo(f"@{kind['kind']:<9}{'works' if kind['problem'] is None else kind['problem']}")
 
 
 def _account(account: dict[str, Any], now: float) -> str:

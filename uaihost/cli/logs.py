@@ -15,9 +15,11 @@ from typing import Any, TextIO
 import click
 
 from uaihost.cli.local import settings
+from uaihost.cli.said import echo
 from uaihost.errors import ErrorCode, HostError
 from uaihost.logs.records import LEVELS, at_least, line, stamp
 from uaihost.paths import Folders
+from uaihost.shown import json_text
 
 # Seconds between two looks for more; a person does not notice them.
 LOOK = 0.2
@@ -56,12 +58,12 @@ def logs(count: int, follow: bool, task: str | None, level: str, since: str | No
     show = _json if as_json else line
     tail = Tail(path)
     for made in deque(filter(wanted, tail.stored()), maxlen=count):
-        click.echo(show(made))
+        echo(show(made))
     if not tail.found and not follow:
         raise HostError(ErrorCode.NOT_FOUND, f"nothing was logged yet: {path} does not exist")
     while follow:
         for made in filter(wanted, tail.more()):
-            click.echo(show(made))
+            echo(show(made))
         time.sleep(LOOK)
 
 
@@ -160,4 +162,4 @@ def _since(text: str, now: float) -> str:
 
 
 def _json(made: dict[str, Any]) -> str:
-    return json.dumps(made, ensure_ascii=False, separators=(",", ":"))
+    return json_text(made, separators=(",", ":"))

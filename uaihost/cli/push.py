@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 from uaihost.cli.local import verb
+from uaihost.cli.said import echo, echo_json
 
 # Seconds: a first push of a large repository is as slow as the network.
 PATIENCE = 3600.0
@@ -34,11 +34,11 @@ def push(
         asked["pullRequest"] = wanted
     answer = verb("task.push", asked, patience=PATIENCE)
     if as_json:
-        click.echo(json.dumps(answer, indent=2))
+        echo_json(answer, indent=2)
     else:
         for project in answer["projects"]:
             for line in lines(project):
-                click.echo(line)
+                echo(line)
     if any("error" in project for project in answer["projects"]):
         raise SystemExit(1)
 

@@ -6,7 +6,6 @@ that the daemon uses too.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -15,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from uaihost.blocking import Threads
 from uaihost.cli.image import age, megabytes, run
 from uaihost.cli.local import settings
+from uaihost.cli.said import echo, echo_json
+from uaihost.cli.terminals import terminal
 from uaihost.config import Settings
 from uaihost.errors import ErrorCode, HostError
 from uaihost.paths import Folders, checked_task
@@ -67,12 +67,12 @@ def restore(task_id: str | None, project: str | None, target: Path | None, live:
     done = run(work)
     if as_json:
         values = [{**one.json(), "path": str(path), "notes": notes} for one, path, notes in done]
-        click.echo(json.dumps(values, indent=2))
+        echo_json(values, indent=2)
         return
     for one, path, notes in done:
-        click.echo(f"{one.name if one.slug else BESIDE} of {one.task}: {path}")
+        echo(f"{one.name if one.slug else BESIDE} of {one.task}: {path}")
         for line in notes:
-            click.echo(f"  {line}")
+            echo(f"  {line}")
 
 
 async def snapshot(rooms: Workspaces, wanted: Settings, task_id: str) -> list[Kept]:
@@ -115,10 +115,10 @@ def workspaces(reactor: Any, threads: Threads, wanted: Settings) -> Workspaces:
 def show(kept: Sequence[Kept], as_json: bool) -> None:
     """The list, for people or for programs."""
     if as_json:
-        click.echo(json.dumps([one.json() for one in kept], indent=2))
+        echo_json([one.json() for one in kept], indent=2)
         return
     if not kept:
-        click.echo("nothing was kept yet: no task went down with work")
+        echo("nothing was kept yet: no task went down with work")
         return
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("task", "project", "kept", "what", "files beside"):
@@ -130,7 +130,7 @@ def show(kept: Sequence[Kept], as_json: bool) -> None:
             one.task, one.name if one.slug else BESIDE, ago if ago == "now" else f"{ago} ago",
             ", ".join(holds(one)), megabytes(one.size) if one.size else "",
         )  # fmt: skip
-    Console(file=sys.stdout).print(shown)
+    terminal(file=sys.stdout).print(shown)
 
 
 def holds(one: Kept) -> list[str]:

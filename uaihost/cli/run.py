@@ -6,6 +6,8 @@ import sys
 
 import click
 
+from uaihost.cli.said import echo
+
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
@@ -48,4 +50,4 @@ def _check(options: tuple[str, ...]) -> None:
     engine = engine_address(wanted)
     if not answers(engine):
         # No end: the host looks for it again and again, and private tunnels need none.
-        click.echo(f"uaihost: no container engine answers at {engine}; tasks wait until one does", err=True)
+        echo(f"uaihost: no container engine answers at {engine}; tasks wait until one does", err=True)

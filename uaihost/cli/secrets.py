@@ -5,7 +5,6 @@ The running daemon does them; without one, this process does, under the lock tha
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +13,7 @@ import click
 
 from uaihost.blocking import Inline
 from uaihost.cli.local import ask, run_now, settings
-from uaihost.cli.said import Said, says
+from uaihost.cli.said import Said, echo, echo_json, says
 from uaihost.credentials.key_sources import source
 from uaihost.credentials.keys import Keys, key_verbs
 from uaihost.offline import with_database
@@ -36,14 +35,14 @@ def status(as_json: bool) -> None:
     """Show where the key lies and what it seals."""
     answer = _do("secrets.status")
     if as_json:
-        click.echo(json.dumps(answer, indent=2))
+        echo_json(answer, indent=2)
         return
-    click.echo(f"key      {answer['where']}")
-    click.echo(f"sealed   {answer['sealed']} stored secrets")
+    echo(f"key      {answer['where']}")
+    echo(f"sealed   {answer['sealed']} stored secrets")
     if answer["others"]:
-        click.echo(f"closed   {answer['others']} stored secrets, which this key does not open")
+        echo(f"closed   {answer['others']} stored secrets, which this key does not open")
     if answer["problem"]:
-        click.echo(f"problem  {answer['problem']}")
+        echo(f"problem  {answer['problem']}")
 
 
 @secrets.command()

@@ -5,7 +5,6 @@ They speak to this machine's service manager, whichever it is, and to no daemon.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from uaihost.cli.local import one_line
+from uaihost.cli.said import echo, echo_json
 from uaihost.services import machine
 from uaihost.services.install import Installer, Outcome, kind_of, user_manager
 
@@ -97,11 +97,11 @@ def _installer(system: bool | None, dry_run: bool) -> Installer:
 
 def _show(outcome: Outcome, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(outcome.as_json(), indent=2))
+        echo_json(outcome.as_json(), indent=2)
         return
     would = "would " if outcome.dry_run else ""
     for step in outcome.steps:
         if step.changed:
-            click.echo(f"{would}{step.action} {step.target}")
+            echo(f"{would}{step.action} {step.target}")
     for note in outcome.notes:
-        click.echo(note)
+        echo(note)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from uaihost import config as settings
 from uaihost.cli.exits import FAILED
+from uaihost.cli.said import echo, echo_json
+from uaihost.cli.terminals import terminal
 
 HIDDEN = "(set, not shown)"
 
@@ -32,7 +32,7 @@ def show(as_json: bool, everything: bool) -> None:
     given, path = _given()
     rows = [_row(each) for each in given]
     if as_json:
-        click.echo(json.dumps({"file": str(path) if path else None, "settings": rows}, ensure_ascii=False))
+        echo_json({"file": str(path) if path else None, "settings": rows})
         return
     shown = rows if everything else [row for row in rows if row["source"] != "default"]
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -40,9 +40,9 @@ def show(as_json: bool, everything: bool) -> None:
         table.add_column(title, overflow="fold")
     for row in shown:
         table.add_row(row["name"], row["value"], row["source"])
-    Console(highlight=False).print(table)
+    terminal(highlight=False).print(table)
     if len(shown) < len(rows):
-        click.echo(f"{len(rows) - len(shown)} others have their defaults; --all shows them")
+        echo(f"{len(rows) - len(shown)} others have their defaults; --all shows them")
 
 
 @config.command()
@@ -52,9 +52,9 @@ def check(context: click.Context, as_json: bool) -> None:
     """Say all that is wrong with the settings. Status 1 when something is."""
     _, problems = settings.survey({}, os.environ, home=Path.home(), root=os.geteuid() == 0)
     if as_json:
-        click.echo(json.dumps({"problems": problems}, ensure_ascii=False))
+        echo_json({"problems": problems})
     else:
-        click.echo("\n".join(problems) or "the settings are good")
+        echo("\n".join(problems) or "the settings are good")
     context.exit(FAILED if problems else 0)
 
 
@@ -65,9 +65,9 @@ def path(as_json: bool) -> None:
     place = settings.default_file(os.environ, Path.home(), os.geteuid() == 0)
     there = place.is_file()
     if as_json:
-        click.echo(json.dumps({"file": str(place), "exists": there}))
+        echo_json({"file": str(place), "exists": there})
     else:
-        click.echo(f"{place}" + ("" if there else "  (not there)"))
+        echo(f"{place}" + ("" if there else "  (not there)"))
 
 
 def _given() -> tuple[list[settings.Given], Path | None]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 from uaihost.bridge.new_task import OWNER
 from uaihost.cli.local import verb
-from uaihost.cli.said import Said, says
+from uaihost.cli.said import Said, echo, echo_json, says
 
 _user = click.option(
     "--user", default=OWNER, show_default=True, help="Whose key: the id that the bridge knows the user by."
@@ -30,7 +29,7 @@ def show(user: str, as_json: bool) -> None:
     """Print the public key, for the forge's page of SSH keys."""
     answer = verb("ssh.show", {"user": user})
     if answer["publicKey"] is None and not as_json:
-        click.echo(f"{user} has no SSH key; make one with: uaihost ssh-key ensure --user {user}", err=True)
+        echo(f"{user} has no SSH key; make one with: uaihost ssh-key ensure --user {user}", err=True)
         raise SystemExit(1)
     _print(answer, as_json)
 
@@ -54,8 +53,8 @@ def delete(user: str) -> Said:
 
 def _print(answer: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(answer))
+        echo_json(answer)
         return
     # The key alone on standard output: it can be piped to where it belongs.
-    click.echo(answer["publicKey"])
-    click.echo(answer["fingerprint"], err=True)
+    echo(answer["publicKey"])
+    echo(answer["fingerprint"], err=True)

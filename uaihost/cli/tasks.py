@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import click
-from rich.console import Console
 
 from uaihost.cli.absence import nobody
 from uaihost.cli.lines import line, story
 from uaihost.cli.local import ask, fetch, settings, verb
+from uaihost.cli.said import echo, echo_json
+from uaihost.cli.terminals import terminal
 from uaihost.errors import ErrorCode, HostError
 from uaihost.paths import Folders
 
@@ -29,12 +29,12 @@ def tasks(as_json: bool) -> None:
     """List the tasks of this machine and what each waits for."""
     found = _ask("/api/status")["tasks"]
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        echo_json(found, indent=2)
         return
     if not found:
-        click.echo("no tasks")
+        echo("no tasks")
     for task in found:
-        click.echo(line(task, time.time()))
+        echo(line(task, time.time()))
 
 
 class _Task(click.Group):
@@ -59,7 +59,10 @@ def task() -> None:
 def show(task_id: str, as_json: bool) -> None:
     """Show one task: its state, its steps with their times, what failed, what its container can reach."""
     found = _ask(f"/api/tasks/{quote(task_id, safe='')}")
-    click.echo(json.dumps(found, indent=2) if as_json else story(found, time.time()))
+    if as_json:
+        echo_json(found, indent=2)
+    else:
+        echo(story(found, time.time()))
 
 
 @task.command()
@@ -70,14 +73,14 @@ def stop(task_id: str, as_json: bool) -> None:
 
     The bridge hears of it when it is reached again.
     """
-    with Console(stderr=True).status(f"saving the work of {task_id}"):
+    with terminal(stderr=True).status(f"saving the work of {task_id}"):
         found = verb("task.stop", {"taskId": task_id}, patience=PATIENCE)
     if as_json:
-        click.echo(json.dumps(found))
+        echo_json(found)
         return
-    click.echo(f"{task_id} is {found['status']}")
+    echo(f"{task_id} is {found['status']}")
     if found["restore"]:
-        click.echo(f"its work was saved; to get it back: {found['restore']}")
+        echo(f"its work was saved; to get it back: {found['restore']}")
 
 
 @task.command()
@@ -92,18 +95,18 @@ def export(task_id: str, file: Path | None, as_json: bool) -> None:
     """
     if file is not None and file.exists():
         raise HostError(ErrorCode.CONFLICT, f"{file} exists; name another file")
-    with Console(stderr=True).status(f"packing the work of {task_id}"):
+    with terminal(stderr=True).status(f"packing the work of {task_id}"):
         found = verb("task.export", {"taskId": task_id}, patience=PATIENCE)
     target = file or Path(found["file"])
     fetch(found["download"], target)
     answer = {"file": str(target), "bytes": found["bytes"], "live": found["live"], "notes": found["notes"]}
     if as_json:
-        click.echo(json.dumps(answer))
+        echo_json(answer)
         return
-    click.echo(f"{target}: {found['bytes']:,} bytes" + ("" if found["live"] else ", as it was kept"))
+    echo(f"{target}: {found['bytes']:,} bytes" + ("" if found["live"] else ", as it was kept"))
     for folder, lines in sorted(found["notes"].items()):
         for each in lines:
-            click.echo(f"  {folder}: {each}")
+            echo(f"  {folder}: {each}")
 
 
 def _ask(path: str) -> Any:

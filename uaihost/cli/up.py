@@ -16,6 +16,7 @@ from uaihost.bridge.service import bridge_settings, make_bridge
 from uaihost.cli.local import settings
 from uaihost.cli.loop import run_until_signalled
 from uaihost.cli.progress import Steps
+from uaihost.cli.terminals import terminal
 from uaihost.config import Settings
 from uaihost.containers.client import answers
 from uaihost.containers.setup import EngineHandle, find_or_start_engine, stop_engine
@@ -29,7 +30,7 @@ from uaihost.paths import Folders
 @click.option("--port", type=click.IntRange(1, 65535), help="The bridge's port (default: 8789).")
 def up(port: int | None) -> None:
     """Run bridge and host in one process and print the link of the page."""
-    console = Console()
+    console = terminal()
     wanted = settings()
     if port is not None:
         wanted = attrs.evolve(wanted, bridge_port=port)

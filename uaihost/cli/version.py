@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
@@ -10,6 +9,7 @@ from importlib.metadata import version as installed
 import click
 
 from uaihost import __version__
+from uaihost.cli.said import echo, echo_json
 
 # What the host's behaviour depends on most.
 LIBRARIES = ("Twisted", "autobahn", "cryptography", "docker", "msgspec")
@@ -27,11 +27,11 @@ def version(as_json: bool) -> None:
         "libraries": {name: _version(name) for name in LIBRARIES},
     }
     if as_json:
-        click.echo(json.dumps(found))
+        echo_json(found)
         return
     for name, text in (*found.items(), *found["libraries"].items()):  # type: ignore[attr-defined]
         if isinstance(text, str):
-            click.echo(f"{name:<14}{text}")
+            echo(f"{name:<14}{text}")
 
 
 def _version(name: str) -> str:

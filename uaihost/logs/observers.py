@@ -6,7 +6,6 @@ redacted.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from uaihost.logs.file import RecordFile
 from uaihost.logs.recent import Recent
 from uaihost.logs.records import at_least, level_of, line, record
 from uaihost.logs.redaction import Redactor
+from uaihost.shown import json_text
 
 # Takes one record and its text in the process's format.
 Sink = Callable[[Mapping[str, Any]], object]
@@ -75,7 +75,7 @@ class ProcessLog:
 
 
 def _json(made: Mapping[str, Any]) -> str:
-    return json.dumps(made, ensure_ascii=False, separators=(",", ":"))
+    return json_text(made, separators=(",", ":"))
 
 
 _FORMS: dict[str, Callable[[Mapping[str, Any]], str]] = {"text": line, "json": _json}

@@ -15,6 +15,7 @@ from twisted.logger import LogLevel, formatEvent
 
 from uaihost.about import current
 from uaihost.logs.redaction import Redactor
+from uaihost.shown import harmless
 
 # Least first.
 LEVELS = ("debug", "info", "warn", "error", "critical")
@@ -58,12 +59,17 @@ def record(event: Mapping[str, Any], redactor: Redactor) -> dict[str, Any]:
 
 
 def line(made: Mapping[str, Any]) -> str:
-    """A record as lines for people, without the last line's end."""
+    """A record as lines for people, without the last line's end.
+
+    Only records begin at the left: no message looks like another record.
+    """
     about = "".join(
         f" {name}={made[name]}" for name in NAMED if name in made and made[name] not in made["message"]
     )
     text = f"{made['time']} {made['level']:<5} {made['logger']}: {made['message']}{about}"
-    return text + ("\n" + made["trace"].rstrip() if "trace" in made else "")
+    if "trace" in made:
+        text += "\n" + made["trace"].rstrip()
+    return harmless(text).replace("\n", "\n    ")
 
 
 def stamp(seconds: float) -> str:

@@ -24,6 +24,7 @@ TOOLS = {
     "unix",
     "descriptors",
     "proxy",
+    "shown",
     "counts",
     "about",
 }

@@ -72,7 +72,7 @@ class SignInTests(SynchronousTestCase):
         # Under a test's runner these may be no files at all.
         self.patch(sys, "stdin", SimpleNamespace(fileno=lambda: 0))
         self.patch(sys, "stdout", SimpleNamespace(fileno=lambda: 1))
-        self.patch(interactive, "Console", lambda *, stderr: Console(file=StringIO()))
+        self.patch(interactive, "terminal", lambda *, stderr: Console(file=StringIO()))
 
     async def image(self, say: Callable[[Any], None]) -> str:
         return "standard:1"

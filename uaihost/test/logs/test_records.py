@@ -81,6 +81,15 @@ class RecordTests(Case):
         [made] = self.records
         self.assertIn("missing", made["message"])
 
+    def test_a_message_cannot_look_like_another_record_nor_give_orders(self) -> None:
+        said = "done\n2026-11-23T18:00:00.000Z info  uaihost.app: all is well\x1b]0;x\x07"
+        shown = line({"time": "T", "level": "info", "logger": "l", "message": said, "task": "t\x9b"})
+        first, second = shown.split("\n")
+        self.assertEqual(first, "T info  l: done")
+        self.assertTrue(second.startswith("    2026-11-23"))
+        self.assertNotIn("\x1b", shown)
+        self.assertNotIn("\x9b", shown)
+
     def test_a_line_for_people(self) -> None:
         made = {
             "time": "T",
@@ -91,7 +100,9 @@ class RecordTests(Case):
             "command": "c2",
         }
         self.assertEqual(line(made), "T info  room: t1 runs command=c2")
-        self.assertEqual(line({**made, "trace": "raised\nhere\n"}).splitlines()[1:], ["raised", "here"])
+        self.assertEqual(
+            line({**made, "trace": "raised\nhere\n"}).splitlines()[1:], ["    raised", "    here"]
+        )
 
     def test_levels_are_in_order(self) -> None:
         self.assertTrue(at_least("critical", "error"))
