@@ -95,6 +95,7 @@ class LocalPageTests(TestCase):
         await self.log_is_live(browser)
         await self.tasks_are_exported_and_stopped(browser)
         await self.trouble_is_shown(browser)
+        await self.silence_is_shown(browser)
         self.assertEqual(await browser.do("problems"), [])
 
     async def all_is_shown(self, browser: Browser) -> None:
@@ -160,6 +161,21 @@ class LocalPageTests(TestCase):
         await browser.see("#card-image pre:has-text('Unpacking libnss3')")
         await browser.do("size", 1200, 1450)
         await browser.shot("local-page-trouble")
+
+    async def silence_is_shown(self, browser: Browser) -> None:
+        self.daemon.said = sample.good()
+        await browser.see("#verdict:has-text('All is well')")
+        self.assertEqual(await browser.do("problems"), [])
+        await self.listeners.stopService()
+        await browser.see("#health.bad #verdict:has-text('The host does not answer')")
+        await browser.see("#warnings code:has-text('uaihost start')")
+        await browser.shot("local-page-silent")
+        self.listeners.startService()
+        await browser.see("#health.good #verdict:has-text('All is well')")
+        await browser.gone("#warnings li")
+        # The browser itself says of each look that it met nobody; the page's own scripts have no error.
+        problems = await browser.do("problems")
+        self.assertEqual([one for one in problems if one.startswith("error:")], [])
 
     async def test_a_hostile_page_gets_nothing(self) -> None:
         hostile = HostileSite(self.base)

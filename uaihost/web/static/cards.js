@@ -31,12 +31,24 @@ export function health(status) {
     `${bytes(status.space.free)} of disk free`,
     `up for ${span((status.now - status.startedAt) / 1000)}`,
   ].join(" · "));
-  refresh(at("warnings"), found, () => found.map((one) => make("li", null,
-    make(`span.dot.${one.level}`, { "aria-hidden": "true" }),
-    make("div", null, make("strong", null, sentence(one.text)), make("p", null, typed(sentence(one.fix)))))));
+  refresh(at("warnings"), found, () => found.map(warning));
   document.title = `${found.length ? `(${found.length}) ` : ""}This host · uaihost`;
   word(at("host"), `${status.hostId} · ${status.version}`);
 }
+
+// Instead of what it last said of its health, which may be long untrue.
+export function silence() {
+  at("health").className = "bad";
+  word(at("verdict"), "The host does not answer");
+  word(at("gist"), "What is below is old. This page goes on by itself when the host is back.");
+  const found = [{ level: "bad", text: "the host was stopped, or is held up", fix: "`uaihost start` starts the service, `uaihost logs` says what happened; without a service, `uaihost up`" }];
+  refresh(at("warnings"), found, () => found.map(warning));
+  document.title = "(!) This host · uaihost";
+}
+
+const warning = (one) => make("li", null,
+  make(`span.dot.${one.level}`, { "aria-hidden": "true" }),
+  make("div", null, make("strong", null, sentence(one.text)), make("p", null, typed(sentence(one.fix)))));
 
 // `commands` in a sentence stand out.
 export const typed = (text) => text.split("`").map((part, index) => (index % 2 ? make("code", null, part) : part));

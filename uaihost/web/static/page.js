@@ -2,7 +2,7 @@
 
 import { at, sentence, word } from "/static/dom.js";
 import { Locked, look } from "/static/api.js";
-import { cards, countDown, health } from "/static/cards.js";
+import { cards, countDown, health, silence } from "/static/cards.js";
 import { again, knownTasks, startLog } from "/static/log.js";
 import { tasks } from "/static/tasks.js";
 
@@ -38,7 +38,8 @@ async function see() {
       return;
     }
     const silent = error instanceof TypeError;
-    word(at("pulse"), silent ? "The host does not answer; what is shown is old. Is it running?" : sentence(error.message));
+    if (silent) silence();
+    word(at("pulse"), silent ? "" : sentence(error.message));
     document.body.classList.add("away");
   }
   timer = setTimeout(see, document.hidden ? UNSEEN : SEEN);
