@@ -105,6 +105,7 @@ class LocalPageTests(TestCase):
             "#card-disk:has-text('10.0 GiB of 50.0 GiB')",
             "#card-agents:has-text('uaihost login codex')",
             "#card-github:has-text('octavia')",
+            "#card-github:has-text('Renewed when it is next used')",
             "[data-task=fix-checkout]:has-text('1.5 GiB of 4.0 GiB')",
             "[data-task=fix-checkout] a[href='http://localhost:49154/']",
             "[data-task=fix-checkout]:has-text('port-9229 9229 through the bridge')",

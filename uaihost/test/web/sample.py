@@ -119,7 +119,7 @@ GOOD: dict[str, Any] = {
             "login": "octavia",
             "host": "github.com",
             "since": 1,
-            "expires": None,
+            "expires": int((NOW - 60) * 1000),
             "problem": None,
         }
     ],

@@ -89,7 +89,8 @@ export function cards(status) {
   ]);
   card("disk", "Disk", { disk: status.disk, space: status.space }, () => disk(status));
   card("agents", "Agents", status.agents, () => agents(status.agents));
-  card("github", "GitHub", status.github, () => github(status.github));
+  const connections = status.github.map((one) => ({ ...one, lasts: lasts(one, status.now) }));
+  card("github", "GitHub", connections, () => github(connections));
   const { engine } = status;
   card("engine", "This host", { engine, folder: status.dataFolder }, () => make("dl", null,
     fact("Engine", engine.answers ? "answers" : engine.answers === null ? "not heard yet" : "does not answer", make("small", null, engine.address)),
@@ -144,5 +145,13 @@ function github(found) {
   return make("ul.rows", null, found.map((one) => make("li", null,
     make(`span.dot.${one.problem ? "bad" : "good"}`, { "aria-hidden": "true" }),
     make("div", null, make("strong", null, one.login ?? one.userId), one.problem ? "" : ` at ${one.host ?? "github.com"}`,
-      one.problem ? make("p.why", null, sentence(one.problem)) : null))));
+      one.problem ? make("p.why", null, `${sentence(one.problem)}; `, typed("connect again in the app, or with `uaihost github login`"))
+        : one.lasts ? make("p.why", null, one.lasts) : null))));
+}
+
+// In the words of `uaihost github status`.
+function lasts({ form, expires }, now) {
+  if (form === "token") return "By a personal access token";
+  if (expires === null) return "";
+  return expires < now ? "Renewed when it is next used" : `Token until ${new Date(expires).toLocaleString()}, then renewed`;
 }
