@@ -153,5 +153,5 @@ function github(found) {
 function lasts({ form, expires }, now) {
   if (form === "token") return "By a personal access token";
   if (expires === null) return "";
-  return expires < now ? "Renewed when it is next used" : `Token until ${new Date(expires).toLocaleString()}, then renewed`;
+  return expires < now ? "Its token is renewed when it is next used" : `Token until ${new Date(expires).toLocaleString()}, then renewed`;
 }
