@@ -8,10 +8,13 @@ import click
 
 from uaihost.cli.local import verb
 from uaihost.cli.said import echo, echo_json
+from uaihost.cli.task_id import TaskId
 
 
 @click.command()
-@click.option("--task", "task_id", help="Only of this task; the host's own git has none.")
+@click.option(
+    "--task", "task_id", type=TaskId(), metavar="ID", help="Only of this task; the host's own git has none."
+)
 @click.option(
     "--last", type=click.IntRange(1, 10_000), default=200, show_default=True, help="So many, the newest."
 )

@@ -16,6 +16,7 @@ import click
 
 from uaihost.cli.local import settings
 from uaihost.cli.said import echo
+from uaihost.cli.task_id import TaskId
 from uaihost.errors import ErrorCode, HostError
 from uaihost.logs.records import LEVELS, at_least, line, stamp
 from uaihost.paths import Folders
@@ -39,7 +40,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
     help="How many of the newest records.",
 )
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is logged from now on; Ctrl-C ends it.")
-@click.option("--task", help="Only records about this task.")
+@click.option("--task", type=TaskId(), metavar="ID", help="Only records about this task.")
 @click.option("--level", type=click.Choice(LEVELS), default="debug", help="Only this level and above.")
 @click.option("--since", help="Only newer ones: 90s, 10m, 2h, 3d, or a time as in 2026-11-23T18:00:00Z.")
 @click.option("--json", "as_json", is_flag=True, help="Records as they are stored, one JSON object a line.")

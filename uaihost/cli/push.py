@@ -8,13 +8,14 @@ import click
 
 from uaihost.cli.local import verb
 from uaihost.cli.said import echo, echo_json
+from uaihost.cli.task_id import TaskId
 
 # Seconds: a first push of a large repository is as slow as the network.
 PATIENCE = 3600.0
 
 
 @click.command()
-@click.argument("task_id", metavar="ID")
+@click.argument("task_id", metavar="ID", type=TaskId())
 @click.option("--pr", is_flag=True, help="Open a pull request; one that is open stays as it is.")
 @click.option("--title", help="Its title; the task's name when left out.")
 @click.option("--body", help="Its text; made of the task's transcript and commits when left out.")

@@ -20,6 +20,7 @@ from uaihost.blocking import Threads
 from uaihost.cli.image import age, megabytes, run
 from uaihost.cli.local import settings
 from uaihost.cli.said import echo, echo_json
+from uaihost.cli.task_id import TaskId
 from uaihost.cli.terminals import terminal
 from uaihost.config import Settings
 from uaihost.errors import ErrorCode, HostError
@@ -31,7 +32,7 @@ BESIDE = "(beside)"
 
 
 @click.command()
-@click.argument("task_id", required=False, metavar="[TASK]")
+@click.argument("task_id", required=False, metavar="[TASK]", type=TaskId())
 @click.option("--project", help="Only this project, by its slug.")
 @click.option("--to", "target", type=click.Path(path_type=Path), help="The folder to make.")
 @click.option("--live", is_flag=True, help="What a task that is still there holds now.")

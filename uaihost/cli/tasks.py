@@ -13,6 +13,7 @@ from uaihost.cli.absence import nobody
 from uaihost.cli.lines import line, story
 from uaihost.cli.local import ask, fetch, settings, verb
 from uaihost.cli.said import echo, echo_json
+from uaihost.cli.task_id import TaskId
 from uaihost.cli.terminals import terminal
 from uaihost.errors import ErrorCode, HostError
 from uaihost.paths import Folders
@@ -54,7 +55,7 @@ def task() -> None:
 
 
 @task.command()
-@click.argument("task_id", metavar="ID")
+@click.argument("task_id", metavar="ID", type=TaskId())
 @_json
 def show(task_id: str, as_json: bool) -> None:
     """Show one task: its state, its steps with their times, what failed, what its container can reach."""
@@ -66,7 +67,7 @@ def show(task_id: str, as_json: bool) -> None:
 
 
 @task.command()
-@click.argument("task_id", metavar="ID")
+@click.argument("task_id", metavar="ID", type=TaskId())
 @_json
 def stop(task_id: str, as_json: bool) -> None:
     """Stop a task after its work was saved, and remove its container and work copies.
@@ -84,7 +85,7 @@ def stop(task_id: str, as_json: bool) -> None:
 
 
 @task.command()
-@click.argument("task_id", metavar="ID")
+@click.argument("task_id", metavar="ID", type=TaskId())
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path), required=False)
 @_json
 def export(task_id: str, file: Path | None, as_json: bool) -> None:
