@@ -86,6 +86,7 @@ class Daemon:
             "outbox": depth,
             "outboxOldest": oldest,
             "commands": rooms.dispatch.running,
+            "draining": rooms.drain.on,
             "tunnels": rooms.tunnels.open_tunnels,
             "counts": {**self._counted(), "queued": queued},
             "tasks": [self._used(row) for row in await rooms.tasks.overview()] + exposed,

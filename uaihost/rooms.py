@@ -243,8 +243,8 @@ class Rooms:
         self.dispatch = Dispatch(
             surface, database, journal, reactor, lanes, self.tasks.records.waits, ground.counts.commands
         )
-        drain = Drain(self.channels, self.dispatch.refused, lambda: self.dispatch.running)
-        self.verbs |= drain.verbs()
+        self.drain = Drain(self.channels, self.dispatch.refused, lambda: self.dispatch.running)
+        self.verbs |= self.drain.verbs()
         self.approvals = Approvals(journal, self.channels, self.tasks.records.waits)
         self.adoption = Adoption(
             database,

@@ -148,7 +148,8 @@ class Egress(Answer):
 
 
 class Status(Answer):
-    """outbox: messages that the bridge has not confirmed; counts: what `/metrics` is made of."""
+    """outbox: messages that the bridge has not confirmed; draining: no task and no turn begins; counts: what
+    `/metrics` is made of."""
 
     version: str
     host_id: str
@@ -161,6 +162,7 @@ class Status(Answer):
     outbox: int
     outbox_oldest: int | None
     commands: int
+    draining: bool
     tunnels: int
     counts: dict[str, Any]
     tasks: list[Task]

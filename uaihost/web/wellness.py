@@ -147,6 +147,13 @@ def _tasks(tasks: Iterable[Mapping[str, Any]], now: float) -> Iterable[Warned]:
 
 
 def _itself(status: Mapping[str, Any]) -> Iterable[Warned]:
+    if status["draining"]:
+        yield _warning(
+            "note",
+            "host",
+            "the host is draining: no task and no turn begins, and words wait",
+            "`uaihost drain --off` goes on, as a restart does",
+        )
     if status["reactorLag"] > LAG:
         yield _warning(
             "note",

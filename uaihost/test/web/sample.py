@@ -34,6 +34,7 @@ GOOD: dict[str, Any] = {
         "lines": [],
     },
     "outbox": 0,
+    "draining": False,
     "commands": 0,
     "tunnels": 3,
     "tasks": [

@@ -90,3 +90,4 @@ class WellnessTests(SynchronousTestCase):
 
     def test_the_host_itself(self) -> None:
         self.assertEqual(self.about(reactorLag=2.5), [("note", "host")])
+        self.assertEqual(self.about(draining=True), [("note", "host")])
