@@ -35,6 +35,11 @@ class Few(WrappingFactory[ProtocolWrapper]):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         return super().buildProtocol(addr) if len(self.protocols) < MOST else None
 
+    def drop(self) -> None:
+        """End them all: browsers keep connections, and would go on to be answered."""
+        for protocol in list(self.protocols):
+            protocol.abortConnection()
+
 
 class LocalListeners(Service):
     """Both doors.
@@ -66,6 +71,7 @@ class LocalListeners(Service):
         self._pages = Pages() if pages is None else pages
         self._open: list[IListeningPort] = []
         self._door: Door | None = None
+        self._page: Few | None = None
 
     @property
     def port(self) -> int | None:
@@ -99,22 +105,24 @@ class LocalListeners(Service):
             if stopping is not None:
                 await stopping
         self._open.clear()
-        self._door = None
+        if self._page is not None:
+            self._page.drop()
+        self._door = self._page = None
         self._port_file.unlink(missing_ok=True)
 
     def _listen_tcp(self) -> None:
         token = installed_token(self._token_file)
         self._learn(token)
         door = Door(token)
-        site = LocalApi(self._daemon, self._reactor, door=door, pages=self._pages).site()
+        page = Few(LocalApi(self._daemon, self._reactor, door=door, pages=self._pages).site())
         for number in range(self._first_port, min(self._first_port + PORTS_TRIED, 65536)):
             try:
-                port = self._reactor.listenTCP(number, Few(site), interface="127.0.0.1")
+                port = self._reactor.listenTCP(number, page, interface="127.0.0.1")
             except CannotListenError:
                 continue
             self._open.append(port)
             door.port = port.getHost().port
-            self._door = door
+            self._door, self._page = door, page
             self._port_file.write_text(f"{door.port}\n", encoding="ascii")
             log.info("the local page is at {origin}/; `uaihost status` shows its link", origin=door.origin)
             return

@@ -170,10 +170,12 @@ class LocalPageTests(TestCase):
         await self.listeners.stopService()
         await browser.see("#health.bad #verdict:has-text('The host does not answer')")
         await browser.see("#warnings code:has-text('uaihost start')")
+        await browser.see("#tasks[inert] button")
         await browser.shot("local-page-silent")
         self.listeners.startService()
         await browser.see("#health.good #verdict:has-text('All is well')")
         await browser.gone("#warnings li")
+        await browser.see("#tasks:not([inert]) button")
         # The browser itself says of each look that it met nobody; the page's own scripts have no error.
         problems = await browser.do("problems")
         self.assertEqual([one for one in problems if one.startswith("error:")], [])

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
@@ -177,6 +178,14 @@ class ListenerTests(SynchronousTestCase):
         self.assertTrue(transport.value().startswith(b"HTTP/1.1 200 "), transport.value())
         for each in (*opened[1:], one):
             each.connectionLost(Failure(ConnectionDone()))
+
+    def test_what_browsers_keep_open_ends_with_the_service(self) -> None:
+        listeners, _, reactor = self.listeners(set())
+        factory: Any = reactor.tcpServers[0][1]
+        transport = StringTransport()
+        factory.buildProtocol(None).makeConnection(transport)
+        self.successResultOf(Deferred.fromCoroutine(listeners.stopService()))
+        self.assertTrue(transport.disconnecting)
 
     def test_a_token_that_cannot_be_made_does_not_stop_the_service(self) -> None:
         folder = short_folder(self)

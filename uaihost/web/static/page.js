@@ -29,7 +29,7 @@ async function see() {
     else if (process !== status.startedAt) again();
     process = status.startedAt;
     word(at("pulse"), "");
-    document.body.classList.remove("away");
+    away(false);
   } catch (error) {
     if (error instanceof Locked) {
       at("main").hidden = true;
@@ -40,9 +40,15 @@ async function see() {
     const silent = error instanceof TypeError;
     if (silent) silence();
     word(at("pulse"), silent ? "" : sentence(error.message));
-    document.body.classList.add("away");
+    away(true);
   }
   timer = setTimeout(see, document.hidden ? UNSEEN : SEEN);
+}
+
+// What is shown is of before, and nobody is there to ask.
+function away(gone) {
+  document.body.classList.toggle("away", gone);
+  at("tasks").inert = gone;
 }
 
 document.addEventListener("visibilitychange", () => document.hidden || see());
