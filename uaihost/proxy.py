@@ -87,7 +87,10 @@ class Proxies:
         way: IStreamClientEndpoint = HostnameEndpoint(reactor, proxy.host, proxy.port, timeout=timeout)
         if proxy.secure:
             way = wrapClientTLS(optionsForClientTLS(proxy.host), way)
-        return TunnelEndpoint(way, proxy, host, port)
+        try:
+            return TunnelEndpoint(way, proxy, host, port)
+        except UnicodeError:
+            raise SettingError(f"{host!r} can be no name of a machine") from None
 
     def _names(self, secure: bool) -> tuple[str, ...]:
         # Not HTTP_PROXY: a web server calls a request's `Proxy` header so, and curl does not read it either.
@@ -224,6 +227,9 @@ def _parse(variable: str, value: str) -> Proxy:
 
 
 def _authority(host: str, port: int) -> str:
+    if not host.isascii():
+        # As name servers know it (RFC 5891).
+        host = host.encode("idna").decode("ascii")
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -16,7 +16,6 @@ from uaihost.descriptors import WANTED
 from uaihost.doctor.model import Finding, fail, ok, together, warn
 from uaihost.doctor.patient import Patient
 from uaihost.errors import SettingError
-from uaihost.logs.redaction import Redactor
 from uaihost.proxy import Proxies
 from uaihost.rooms import limits_of
 
@@ -160,14 +159,13 @@ async def memory(patient: Patient) -> Finding:
 
 async def proxies(patient: Patient) -> Finding:
     """Proxies of the environment: who uses them here and who does not."""
-    hide = Redactor()
     named: dict[str, str] = {}
     bad: list[str] = []
     for name, value in sorted(patient.environ.items()):
         if value and name.lower() in PROXIES:
-            parts = urlsplit(value if "://" in value else f"http://{value}")
-            if parts.hostname:
-                named[name] = hide.text(value)
+            shown = _without_password(value)
+            if shown is not None:
+                named[name] = shown
             else:
                 bad.append(name)
     if bad:
@@ -177,13 +175,27 @@ async def proxies(patient: Patient) -> Finding:
         )
     if not named:
         return ok("none is set")
-    shown = ", ".join(f"{name}={value}" for name, value in named.items())
+    said = ", ".join(f"{name}={value}" for name, value in named.items())
     try:
         proxy = Proxies(patient.environ).towards(*patient.bridge)
     except SettingError as error:
         return fail(f"the bridge is not reached: {error.message}", "env | grep -i _proxy   # one of these")
     link = f"goes through {proxy}" if proxy is not None else "goes directly"
-    return ok(f"{shown}: git and image builds use it; the link to the bridge {link}", proxies=named)
+    return ok(f"{said}: git and image builds use it; the link to the bridge {link}", proxies=named)
+
+
+def _without_password(value: str) -> str | None:
+    """A proxy's address of what a variable says, or None. It is put together anew: without `http://`, or with
+    an @ or a / in it, a password is not where patterns look for one."""
+    try:
+        parts = urlsplit(value if "://" in value else f"http://{value}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if not host:
+        return None
+    name = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{name}" + (f":{port}" if port else "")
 
 
 def _gib(size: int) -> str:

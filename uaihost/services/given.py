@@ -19,7 +19,7 @@ from uaihost.services.description import USER, Kind, Places
 from uaihost.services.machine import Machine
 
 # What programs that the host runs need to reach the network, besides settings.
-PASSED_ON = ("http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE")
+PASSED_ON = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "SSL_CERT_FILE")
 # What the service's own environment says.
 FIXED = ("UAI_HOST_TOKEN", "UAI_HOST_TOKEN_FILE", "UAI_DATA_DIR", "UAI_CONFIG", "UAI_SECRETS_KEY_FILE")
 

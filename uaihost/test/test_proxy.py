@@ -210,6 +210,15 @@ class TunnelTests(SynchronousTestCase):
             b"Proxy-Authorization: Basic bWU6eA==\r\n\r\n",
         )
 
+    def test_a_name_in_other_letters(self) -> None:
+        self.connecting(host="brücke.example")
+        self.assertIn(b"CONNECT xn--brcke-lva.example:443 ", self.way.transport.value())
+        proxies = Proxies({"https_proxy": PROXY})
+        error = self.assertRaises(
+            SettingError, proxies.endpoint, None, f"{'ü' * 70}.example", 443, secure=True, timeout=1
+        )
+        self.assertIn("no name of a machine", error.message)
+
     @given(strategies.lists(strategies.integers(0, 120), max_size=6).map(sorted))
     def test_however_the_answer_comes_what_follows_is_the_tunnels(self, cuts: Sequence[int]) -> None:
         interim = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"

@@ -103,11 +103,21 @@ class MachineTests(Rig):
         self.assertIn("would have to wait", found.text)
 
     def test_proxies_are_shown_without_their_password(self) -> None:
-        environ = {"HTTPS_PROXY": "http://me:a-secret-word@proxy.example:3128"}
+        for value in (
+            "http://me:a-secret-word@proxy.example:3128",
+            "me:a-secret-word@proxy.example:3128",
+            "http://me:one@a-secret-word@proxy.example:3128",
+        ):
+            found = self.find(host.proxies, patient(self.folder, environ={"HTTPS_PROXY": value}))
+            self.assertEqual(found.verdict, Verdict.OK)
+            self.assertIn("HTTPS_PROXY=http://proxy.example:3128", found.text)
+            self.assertNotIn("secret", str(found))
+
+    def test_a_password_that_cannot_stand_in_an_address_is_not_shown(self) -> None:
+        environ = {"https_proxy": "http://me:one/a-secret-word@proxy.example:3128"}
         found = self.find(host.proxies, patient(self.folder, environ=environ))
-        self.assertEqual(found.verdict, Verdict.OK)
-        self.assertIn("proxy.example:3128", found.text)
-        self.assertNotIn("a-secret-word", str(found))
+        self.assertEqual((found.verdict, found.fix), (Verdict.WARN, ("unset https_proxy",)))
+        self.assertNotIn("secret", str(found))
 
     def test_a_proxy_that_is_none(self) -> None:
         found = self.find(host.proxies, patient(self.folder, environ={"http_proxy": "http://"}))

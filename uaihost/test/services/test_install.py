@@ -100,6 +100,13 @@ class InstallTests(SynchronousTestCase):
             ],
         )
 
+    def test_proxies_are_kept_whatever_their_variable(self) -> None:
+        names = ("https_proxy", "HTTPS_PROXY", "http_proxy", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY")
+        self.install(**dict.fromkeys(names, "proxy.example"))
+        text = (self.config / "service.env").read_text()
+        for name in names:
+            self.assertIn(f'{name}="proxy.example"', text)
+
     def test_a_setting_of_the_environment_is_kept_until_another_value_is_found(self) -> None:
         self.install(UAI_TASK_MEMORY="2G", https_proxy='http://a"b\\c', EDITOR="vi")
         self.assertFalse(self.install().changed)
