@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import attrs
 import click
 from rich.console import Console
 from rich.status import Status
@@ -20,7 +19,7 @@ from rich.text import Text
 from uaihost import config
 from uaihost.blocking import Threads
 from uaihost.cli.image import run
-from uaihost.cli.local import ask
+from uaihost.cli.local import ask, with_engine
 from uaihost.cli.said import echo, echo_json
 from uaihost.cli.terminals import terminal
 from uaihost.doctor import bundle
@@ -148,8 +147,9 @@ async def _patient(
     def asked(method: str, path: str, body: Any) -> Any:
         return ask(folders.control_socket, method, path, body, ANSWER)
 
-    patient = Patient(reactor, threads, settings, tuple(problems), environ, os.geteuid() == 0, asked)
-    return attrs.evolve(patient, running=await threads.call(running, asked))
+    now = await threads.call(running, asked)
+    settings = with_engine(settings, now.status)
+    return Patient(reactor, threads, settings, tuple(problems), environ, os.geteuid() == 0, asked, now)
 
 
 class Shown:

@@ -16,7 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from uaihost.blocking import Threads
-from uaihost.cli.local import settings
+from uaihost.cli.local import at_work
 from uaihost.cli.loop import run_until_signalled
 from uaihost.cli.progress import Steps
 from uaihost.cli.said import echo, echo_json
@@ -143,7 +143,7 @@ def reachable() -> Settings:
     Raises:
         HostError: it does not; says what to do.
     """
-    wanted = settings()
+    wanted = at_work()
     address = engine_address(wanted)
     if not answers(address):
         raise HostError(

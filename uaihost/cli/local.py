@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
 
+import attrs
 import click
 
 from uaihost import config
@@ -35,6 +36,23 @@ KEY_LIMIT = 64 << 10
 def settings() -> config.Settings:
     """The settings as the environment and the TOML file have them."""
     return config.load({}, os.environ, home=Path.home(), root=os.geteuid() == 0)
+
+
+def at_work() -> config.Settings:
+    """The settings, with the engine that the running host uses where none is named."""
+    wanted = settings()
+    try:
+        status = ask(Folders(wanted.data_dir).control_socket, "GET", "/api/status")
+    except HostError:
+        status = None
+    return with_engine(wanted, status)
+
+
+def with_engine(wanted: config.Settings, status: Any) -> config.Settings:
+    """The settings, with the engine of a host that says so. status: None where none runs."""
+    if wanted.docker_host or not status:
+        return wanted
+    return attrs.evolve(wanted, docker_host=status["engine"]["address"])
 
 
 @click.command()
