@@ -32,6 +32,8 @@ MOST = 256
 class Few(WrappingFactory[ProtocolWrapper]):
     """Takes MOST connections at once; what is more is closed at once."""
 
+    noisy = False
+
     def buildProtocol(self, addr: IAddress | None) -> Any:
         return super().buildProtocol(addr) if len(self.protocols) < MOST else None
 
