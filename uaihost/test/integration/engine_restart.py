@@ -54,10 +54,11 @@ class OneImage:
 async def play(reactor: Any, folder: Path, other: str, image: str) -> None:
     own = f"unix://{folder}/docker.sock"
     threads = Threads(reactor, "own-engine", 2)
+    started: list[EngineHandle] = []
 
     async def engine() -> EngineHandle:
         environ = {"PATH": os.environ["PATH"]}
-        return await Setup(
+        found = await Setup(
             reactor,
             threads,
             folder,
@@ -66,6 +67,9 @@ async def play(reactor: Any, folder: Path, other: str, image: str) -> None:
             answers=lambda address: address == own and answers(address),
             look=look,
         ).engine()
+        if found.started_by_us:
+            started.append(found)
+        return found
 
     loopback_up()
     handle = await engine()
@@ -75,9 +79,10 @@ async def play(reactor: Any, folder: Path, other: str, image: str) -> None:
         root.mkdir()
         seen = await restart(reactor, Folders(root), own, image, handle, engine)
     finally:
-        handle = await engine()
+        await engine()
         remove_all(own)
-        await stop_engine(reactor, handle)
+        # The one that runs; what was found running is nobody's to stop.
+        await stop_engine(reactor, started[-1])
         threads.stop()
     print(json.dumps(seen))
 
